@@ -1,0 +1,11 @@
+//! Plumbing that every Flowtrail service shares, deliberately small: configuration, telemetry, the
+//! admin port, shutdown, and the way to ClickHouse.
+
+pub mod admin;
+pub mod config;
+pub mod kafka;
+pub mod metrics;
+pub mod net;
+pub mod shutdown;
+pub mod store;
+pub mod telemetry;
