@@ -1,0 +1,43 @@
+# `make` alone lists the commands.
+
+ENGINE = embedded/fetch-engine.sh
+
+.PHONY: help
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Show the graph of real traffic on this machine (DEMO_SECONDS=30 ends by itself)
+	@deploy/demo/demo.sh
+
+.PHONY: build
+build: ## Build everything (target/debug/flowtrail)
+	@deploy/setup.sh build
+	cargo build --workspace
+
+.PHONY: release
+release: ## Build the optimised binary (target/release/flowtrail)
+	@deploy/setup.sh build
+	cargo build --release --bin flowtrail
+
+.PHONY: engine
+engine: ## Get the embedded ClickHouse engine once, into ~/.cache/flowtrail
+	@deploy/setup.sh build
+	@$(ENGINE)
+
+.PHONY: test
+test: engine ## Run all tests but those that need a Kafka broker (root, for network namespaces)
+	@deploy/setup.sh demo test
+	cargo build --workspace
+	cargo test --workspace
+
+.PHONY: test-kafka
+test-kafka: engine ## Run the distributed shape through a real Apache Kafka broker (Java 17, Maven)
+	@deploy/setup.sh demo kafka
+	cargo build --workspace
+	cargo test -p flowtrail-e2e --test kafka -- --ignored
+
+.PHONY: lint
+lint: ## Check formatting and lints
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
