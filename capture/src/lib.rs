@@ -1,1 +1,22 @@
-//! placeholder
+//! The agent: packet → flow → record → batch → Kafka. [`pipeline`] is the map.
+
+pub mod batcher;
+pub mod config;
+pub mod error;
+pub mod flow_table;
+pub mod interfaces;
+mod metrics;
+pub mod output;
+pub mod packet;
+pub mod pcap;
+pub mod pipeline;
+mod recorder;
+mod reports;
+pub mod ring;
+mod source;
+
+pub use config::Config;
+pub use error::CaptureError;
+pub use output::{KafkaOutput, Output, OutputError};
+pub use pipeline::Agent;
+pub use recorder::Summary;

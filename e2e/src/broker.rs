@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 
 use crate::flowtrail::Process;
 
@@ -38,6 +40,23 @@ impl Broker {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse()?));
         process.wait_until("listening", START_TIMEOUT, || TcpStream::connect(address).is_ok())?;
         Ok(Self { address, _process: process })
+    }
+
+    /// Makes a topic.
+    ///
+    /// # Errors
+    /// If the broker refuses.
+    pub fn create_topic(&self, name: &str, partitions: i32) -> Result<()> {
+        let admin: AdminClient<_> = ClientConfig::new()
+            .set("bootstrap.servers", self.address.to_string())
+            .create()?;
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let made = runtime.block_on(admin.create_topics([&topic], &AdminOptions::new()))?;
+        for topic in made {
+            topic.map_err(|(name, code)| anyhow!("topic {name}: {code}"))?;
+        }
+        Ok(())
     }
 
     /// Where clients reach it.

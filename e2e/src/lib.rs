@@ -2,8 +2,8 @@
 //! TCP in it, and what Flowtrail must say about them.
 //!
 //! ```text
-//! lab (namespaces, veth, bridges, nftables) ── workload (programs) ── names (kubectl's List)
-//!                         └── flowtrail up (lab::Node::command) ── expectation (edges, exact bytes)
+//! lab (namespaces, veth) ── cluster (pods, Services, nftables) ── workload (programs)
+//!                                  └── scenario (start, stop, judge) ── expectation (exact bytes)
 //! ```
 
 pub mod broker;
@@ -13,4 +13,6 @@ pub mod flowtrail;
 pub mod lab;
 pub mod names;
 pub mod relay;
+pub mod scenario;
+pub mod store;
 pub mod workload;

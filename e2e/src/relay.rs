@@ -1,39 +1,56 @@
-//! A door into a namespace: connections to a port here are carried to a port there.
+//! A door between namespaces: connections to a port in one are carried to a port in another.
 //!
 //! `flowtrail up` runs inside the lab's node, where the packets are; its HTTP addresses must be open
-//! to the person who started the demo.
+//! to the person who started the demo. And agents inside nodes must reach a broker outside.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use nix::sched::{CloneFlags, setns};
 
 use crate::lab::Namespace;
 
+/// An address in a namespace; in the process's own without one.
+pub type Place<'a> = (Option<&'a Namespace>, SocketAddr);
+
 /// Starts carrying, until the process ends.
 ///
 /// # Errors
-/// If the port here is taken, or the namespace is gone.
-pub fn open(here: SocketAddr, namespace: &Namespace, there: SocketAddr) -> Result<()> {
-    let listener = TcpListener::bind(here)
-        .with_context(|| format!("cannot listen on {here}: is another demo running?"))?;
-    let file = File::open(namespace.path()).context("the namespace is gone")?;
-    thread::Builder::new().name("relay".into()).spawn(move || {
-        // Only this thread and those it starts enter the namespace; the listener stays outside.
-        if let Err(error) = setns(&file, CloneFlags::CLONE_NEWNET) {
-            eprintln!("relay: cannot enter the namespace: {error}");
-            return;
-        }
+/// If the port to listen on is taken, or a namespace is gone.
+pub fn open(listen: Place<'_>, connect: Place<'_>) -> Result<()> {
+    let (namespace, address) = listen;
+    // A socket belongs to the namespace of the thread that makes it.
+    let listener = spawn_in(namespace, move || TcpListener::bind(address))?
+        .join()
+        .map_err(|_| anyhow!("the relay broke off"))??
+        .with_context(|| format!("cannot listen on {address}: is another demo running?"))?;
+    let (namespace, address) = connect;
+    spawn_in(namespace, move || {
         for client in listener.incoming().flatten() {
-            if let Ok(server) = TcpStream::connect(there) {
+            if let Ok(server) = TcpStream::connect(address) {
                 carry_both_ways(client, server);
             }
         }
     })?;
     Ok(())
+}
+
+/// Runs something on a thread of its own inside a namespace. Threads it starts are inside too.
+fn spawn_in<T: Send + 'static>(
+    namespace: Option<&Namespace>,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<thread::JoinHandle<Result<T>>> {
+    let file = namespace.map(|namespace| File::open(namespace.path())).transpose()?;
+    let thread = thread::Builder::new().name("relay".into());
+    Ok(thread.spawn(move || {
+        if let Some(file) = file {
+            setns(&file, CloneFlags::CLONE_NEWNET).context("cannot enter the namespace")?;
+        }
+        Ok(run())
+    })?)
 }
 
 fn carry_both_ways(client: TcpStream, server: TcpStream) {

@@ -1,1 +1,163 @@
-//! placeholder
+//! Ingest: flow records → named rows → ClickHouse.
+//!
+//! ```text
+//! source ── pipeline ─┬─ dedup      a batch once
+//!  (Kafka,            ├─ primary    one observation of a connection counts
+//!   channel)          ├─ naming     who its ends are ◄── identity ◄─┬─ names_file
+//!                     └─ writer     a chunk into ClickHouse          └─ watch
+//! ```
+//!
+//! [`pipeline`](crate::pipeline) reads as that sentence. Identity, dedup, primary and connections are pure:
+//! time is an argument.
+
+mod chunk;
+mod config;
+mod connections;
+mod dedup;
+mod error;
+pub mod identity;
+mod metrics;
+pub mod names;
+pub mod names_file;
+mod naming;
+pub mod objects;
+mod partition;
+mod pipeline;
+mod primary;
+mod row;
+mod source;
+pub mod watch;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use flowtrail_service::admin::ReadinessPart;
+use flowtrail_service::metrics::Metrics;
+use flowtrail_service::store::{ClickHouseArgs, StoreError};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::warn;
+
+pub use config::Config;
+pub use error::IngestError;
+use metrics::IngestMetrics;
+use names::Names;
+use names_file::NamesFile;
+use pipeline::Pipeline;
+pub use pipeline::Summary;
+pub use source::{KafkaSourceArgs, Source};
+use writer::Writer;
+
+/// How long the first names from the cluster are waited for: records named before are unknown for good.
+const FIRST_NAMES_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Pause between attempts to reach ClickHouse at start.
+const STORE_RETRY: Duration = Duration::from_secs(2);
+
+/// Ingest, ready to run.
+pub struct Ingest {
+    config: Config,
+    source: Source,
+    store: ClickHouseArgs,
+    names: Names,
+    names_file: Option<NamesFile>,
+    metrics: IngestMetrics,
+}
+
+impl Ingest {
+    /// Puts ingest together and reads the names file; starts nothing yet.
+    ///
+    /// # Errors
+    /// If the names file cannot be read: there are no good names yet that could stay.
+    pub fn new(
+        config: Config,
+        source: Source,
+        store: ClickHouseArgs,
+        metrics: &Metrics,
+    ) -> Result<Self, IngestError> {
+        let names = Names::new(metrics);
+        let path = config.names.clone();
+        let names_file = path.map(|path| NamesFile::open(path, names.clone())).transpose()?;
+        let metrics = IngestMetrics::register(metrics);
+        Ok(Self { config, source, store, names, names_file, metrics })
+    }
+
+    /// Runs until shutdown (what is in hand is inserted and committed first), or, with a channel, until
+    /// all senders are gone and everything is inserted: shutdown does not cut that short.
+    ///
+    /// Waits for ClickHouse and Kafka to be there; ready once they are.
+    ///
+    /// # Errors
+    /// If there is no cluster to get names from, the schema is not this program's, or Kafka fails for good.
+    pub async fn run(
+        self,
+        ready: ReadinessPart,
+        shutdown: CancellationToken,
+    ) -> Result<Summary, IngestError> {
+        if !wait_for_store(&self.store, &shutdown).await? {
+            return Ok(Summary::default());
+        }
+        let _feeding = feed_names(self.names_file, self.config.kubernetes, &self.names).await?;
+        // A source that nobody could read again is drained instead of stopped.
+        let stop = match self.source {
+            Source::Channel { .. } => CancellationToken::new(),
+            Source::Kafka { .. } => shutdown,
+        };
+        let Some(feed) = self.source.open(&self.metrics, &stop).await? else {
+            return Ok(Summary::default());
+        };
+        ready.set(true);
+        let pipeline = Pipeline {
+            writer: Writer::new(&self.store, ready, self.metrics.clone()),
+            config: self.config,
+            names: self.names,
+            metrics: self.metrics,
+            feed,
+            stop,
+            partitions: BTreeMap::new(),
+            summary: Summary::default(),
+        };
+        pipeline.run().await
+    }
+}
+
+/// Waits until ClickHouse answers and its schema is this program's. False if shutdown came first.
+async fn wait_for_store(
+    store: &ClickHouseArgs,
+    stop: &CancellationToken,
+) -> Result<bool, IngestError> {
+    loop {
+        match store.check().await {
+            Ok(()) => return Ok(true),
+            Err(error @ StoreError::Unreachable { .. }) => {
+                warn!(%error, "waiting for clickhouse");
+                if stop.run_until_cancelled(tokio::time::sleep(STORE_RETRY)).await.is_none() {
+                    return Ok(false);
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Starts what feeds the index; it ends when the guard is dropped.
+async fn feed_names(
+    file: Option<NamesFile>,
+    kubernetes: bool,
+    names: &Names,
+) -> Result<DropGuard, IngestError> {
+    let end = CancellationToken::new();
+    if let Some(file) = file {
+        tokio::spawn(file.follow(end.clone()));
+    }
+    if kubernetes {
+        let client = kube::Client::try_default()
+            .await
+            .map_err(|error| IngestError::Kubernetes(Box::new(error)))?;
+        let missing = watch::start(&client, names, &end).wait(FIRST_NAMES_TIMEOUT).await;
+        if !missing.is_empty() {
+            warn!(?missing, "starting without all names, as the kubernetes api has not listed these kinds");
+        }
+    }
+    Ok(end.drop_guard())
+}

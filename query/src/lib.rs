@@ -1,1 +1,29 @@
-//! placeholder
+//! ClickHouse → graph → HTTP: answers who talked to whom, when, how much, and whether it worked, for
+//! any window of the past.
+//!
+//! ```text
+//! request ─ window ─ filter ─ sql ─ edges ─ graph ─ answer
+//! ```
+//!
+//! [`Query`] is the service. [`Graph`] and its parts are what it answers, also for reading it.
+
+mod answer;
+mod filter;
+mod graph;
+mod histogram;
+mod http;
+mod metrics;
+mod nodegraph;
+mod params;
+mod pipeline;
+mod problem;
+mod query;
+mod sql;
+mod store;
+mod window;
+
+pub use answer::{
+    Closed, Counters, Coverage, Duration, Edge, Graph, Latency, Node, Traffic, Window,
+};
+pub use problem::Problem;
+pub use query::{Config, Query, QueryError};

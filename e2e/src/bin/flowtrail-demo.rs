@@ -1,21 +1,20 @@
 //! The demo: a small cluster of network namespaces with real programs in it, `flowtrail up` on one of
 //! its nodes, and the graph of what happened; held against what the programs and the kernel counted.
 
-use std::fs;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use chrono::{DateTime, SecondsFormat, Utc};
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
-use flowtrail_e2e::cluster::{Cluster, TRAFFIC, Truth};
-use flowtrail_e2e::expectation::differences;
-use flowtrail_e2e::flowtrail::{Process, get};
-use flowtrail_e2e::lab::Namespace;
-use flowtrail_e2e::{names, relay, workload};
+use flowtrail_e2e::cluster::{Cluster, TRAFFIC};
+use flowtrail_e2e::flowtrail::Process;
+use flowtrail_e2e::lab::Node;
+use flowtrail_e2e::scenario::{Scenario, flowtrail_beside, write_names};
+use flowtrail_e2e::{relay, workload};
 use tokio_util::sync::CancellationToken;
 
 /// Where `flowtrail up` serves by default, inside the node; the demo opens the same here.
@@ -23,8 +22,8 @@ const QUERY: &str = "127.0.0.1:8480";
 const CLICKHOUSE: &str = "127.0.0.1:8123";
 /// Loading the engine takes a second; a busy machine some more.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
-/// From a packet to the graph: the interval (10 s), the cut (0.5 s), the chunk; doubled.
-const VISIBLE_TIMEOUT: Duration = Duration::from_secs(40);
+/// When to show the graph first: after two intervals at least.
+const FIRST_LOOK: Duration = Duration::from_secs(25);
 /// An unanswered SYN is given up 10 s after the last retry; then comes the interval's end.
 const SHORTEST_TRAFFIC: Duration = Duration::from_secs(15);
 
@@ -96,15 +95,15 @@ fn demo(demo: Demo) -> Result<()> {
     })
 }
 
-/// The demo's running parts. Dropping them ends the programs first and the namespaces last.
+/// The demo's running parts, in the order in which they end: the programs, Flowtrail, the namespaces.
 struct Stage {
-    clients: Vec<flowtrail_e2e::cluster::Running>,
-    _servers: Vec<flowtrail_e2e::cluster::Server>,
+    scenario: Scenario,
     up: Process,
-    cluster: Cluster,
-    directory: tempfile::TempDir,
+    _cluster: Cluster,
+    _directory: tempfile::TempDir,
+    flowtrail: PathBuf,
     listen: SocketAddr,
-    started: DateTime<Utc>,
+    clickhouse_listen: SocketAddr,
 }
 
 impl Stage {
@@ -114,7 +113,7 @@ impl Stage {
             Some(seconds) => {
                 let traffic = Duration::from_secs(seconds).max(SHORTEST_TRAFFIC);
                 eprintln!("traffic for {} s …", traffic.as_secs());
-                stage.finish_after(traffic, shutdown)
+                stage.judge_after(traffic, shutdown)
             }
             None => stage.show_until(shutdown),
         }
@@ -122,139 +121,98 @@ impl Stage {
 
     /// Lays out the cluster, starts Flowtrail, and then the programs.
     fn set(demo: &Demo) -> Result<Self> {
+        let myself = std::env::current_exe()?;
+        let flowtrail = match &demo.flowtrail {
+            Some(program) => program.clone(),
+            None => flowtrail_beside(&myself)?,
+        };
         let directory = tempfile::Builder::new().prefix("flowtrail-demo-").tempdir()?;
         eprintln!("laying out two nodes, their pods and Services in network namespaces …");
         let cluster = Cluster::new(&demo.prefix)?;
-        let names = directory.path().join("names.json");
-        fs::write(&names, serde_json::to_vec_pretty(&names::list(&cluster, Utc::now()))?)?;
+        let names = write_names(&cluster, directory.path())?;
 
         let node = &cluster.node_a.namespace;
-        relay::open(demo.listen, node, QUERY.parse()?)?;
-        relay::open(demo.clickhouse_listen, node, CLICKHOUSE.parse()?)?;
+        relay::open((None, demo.listen), (Some(node), QUERY.parse()?))?;
+        relay::open((None, demo.clickhouse_listen), (Some(node), CLICKHOUSE.parse()?))?;
         eprintln!("starting flowtrail up on {} …", cluster.node_a.name);
-        let mut up = start_up(&flowtrail(demo)?, &names, node, &cluster.node_a.name, directory.path())?;
+        let mut up = start_up(&flowtrail, &names, &cluster.node_a, directory.path())?;
         up.wait_ready(demo.listen, READY_TIMEOUT)?;
 
         eprintln!("starting {} clients and their servers …", TRAFFIC.len());
-        let myself = std::env::current_exe()?.display().to_string();
-        let servers = cluster.start_servers(&myself)?;
-        let started = Utc::now();
-        let clients = cluster.start_clients(&myself)?;
-        let listen = demo.listen;
-        Ok(Self { clients, _servers: servers, up, cluster, directory, listen, started })
+        let scenario = Scenario::start(&cluster, &myself)?;
+        Ok(Self {
+            scenario,
+            up,
+            _cluster: cluster,
+            _directory: directory,
+            flowtrail,
+            listen: demo.listen,
+            clickhouse_listen: demo.clickhouse_listen,
+        })
     }
 
-    /// Lets the programs talk for a while, compares the graph with the truth, and ends.
-    fn finish_after(mut self, traffic: Duration, shutdown: &CancellationToken) -> Result<()> {
+    /// Lets the programs talk for a while, holds the graph against the truth, and ends.
+    fn judge_after(mut self, traffic: Duration, shutdown: &CancellationToken) -> Result<()> {
         if !sleep(traffic, shutdown) {
-            anyhow::bail!("interrupted");
+            bail!("interrupted");
         }
-        let mut truths: Vec<Truth> =
-            self.clients.iter_mut().map(|client| client.stop_asking()).collect::<Result<_>>()?;
-        // The last ACKs and FINs are on their way for a moment yet.
-        thread::sleep(Duration::from_millis(500));
-        for (client, truth) in self.clients.iter().zip(&mut truths) {
-            client.count(truth)?;
-        }
+        let truths = self.scenario.stop_asking()?;
         eprintln!("waiting for the last interval to be complete …");
-        let stopped = Utc::now();
-        let path = self.wait_complete(stopped)?;
-        let graph = self.graph(&path)?;
-        self.print_table()?;
-        println!("graph as JSON: http://{}{path}", self.listen);
-        let differences = differences(&graph, &truths);
-        if !differences.is_empty() {
-            anyhow::bail!("the graph is not what happened:\n  {}", differences.join("\n  "));
-        }
-        println!("all {} edges are there, once, with the bytes that the kernel counted", truths.len());
+        let judged = self.scenario.judge(self.listen, &mut self.up, &truths);
+        self.print_graph()?;
+        judged?;
+        println!(
+            "all {} edges are there, once, with the bytes that the programs transferred and the kernel counted",
+            truths.len()
+        );
         self.end()
     }
 
     /// Shows the graph once there is something to see, and leaves everything open until Ctrl-C.
     fn show_until(self, shutdown: &CancellationToken) -> Result<()> {
-        eprintln!("waiting 25 s for a few intervals …");
-        if sleep(Duration::from_secs(25), shutdown) {
-            self.print_table()?;
-            println!("graph as JSON: http://{}{}", self.listen, self.path("now"));
-            println!("SQL:           curl http://{CLICKHOUSE}/?database=flowtrail -d 'SELECT count() FROM flows'");
+        eprintln!("waiting {} s for a few intervals …", FIRST_LOOK.as_secs());
+        if sleep(FIRST_LOOK, shutdown) {
+            self.print_graph()?;
+            println!("ClickHouse:    http://{}/?database=flowtrail", self.clickhouse_listen);
             println!("The programs keep talking. Ctrl-C ends the demo and removes what it made.");
             while sleep(Duration::from_secs(3600), shutdown) {}
         }
         self.end()
     }
 
-    fn path(&self, to: &str) -> String {
-        let from = self.started.to_rfc3339_opts(SecondsFormat::Secs, true);
-        format!("/api/v1/graph?from={from}&to={to}")
-    }
-
-    fn graph(&self, path: &str) -> Result<serde_json::Value> {
-        Ok(serde_json::from_str(&get(&format!("http://{}{path}", self.listen))?)?)
-    }
-
-    /// Waits until the data is complete up to an instant; the path of the graph until then.
-    fn wait_complete(&mut self, until: DateTime<Utc>) -> Result<String> {
-        let path = self.path(&(until + chrono::TimeDelta::seconds(10)).to_rfc3339_opts(SecondsFormat::Secs, true));
-        let url = format!("http://{}{path}", self.listen);
-        let wanted = until.timestamp_millis();
-        let complete = || {
-            let graph = get(&url).ok().and_then(|text| serde_json::from_str(&text).ok());
-            let graph: serde_json::Value = graph.unwrap_or_default();
-            graph["window"]["complete_until"].as_i64().is_some_and(|until| until >= wanted)
-        };
-        self.up.wait_until("complete", VISIBLE_TIMEOUT, complete)?;
-        Ok(path)
-    }
-
     /// The graph as the person at the terminal would ask for it.
-    fn print_table(&self) -> Result<()> {
-        let from = self.started.to_rfc3339_opts(SecondsFormat::Secs, true);
+    fn print_graph(&self) -> Result<()> {
+        let [(_, from), (_, to)] = self.scenario.window();
         let url = format!("http://{}", self.listen);
-        let program = flowtrail_beside()?;
-        let words = ["graph", "--url", &url, "--from", &from];
-        let output = std::process::Command::new(&program).args(words).output()?;
-        anyhow::ensure!(output.status.success(), "flowtrail graph: {}", String::from_utf8_lossy(&output.stderr));
+        let words = ["graph", "--url", &url, "--from", &from, "--to", &to];
+        let output = std::process::Command::new(&self.flowtrail).args(words).output()?;
+        if !output.status.success() {
+            bail!("flowtrail graph: {}", String::from_utf8_lossy(&output.stderr));
+        }
         println!("\n{}", String::from_utf8_lossy(&output.stdout));
+        println!("graph as JSON: {}", self.scenario.url(self.listen));
         Ok(())
     }
 
     fn end(self) -> Result<()> {
         eprintln!("cleaning up …");
-        drop(self.clients);
-        self.up.stop()?;
-        drop(self.cluster);
-        drop(self.directory);
-        Ok(())
+        drop(self.scenario);
+        self.up.stop()
     }
 }
 
-fn start_up(
-    program: &Path,
-    names: &Path,
-    node: &Namespace,
-    name: &str,
-    directory: &Path,
-) -> Result<Process> {
+fn start_up(program: &Path, names: &Path, node: &Node, directory: &Path) -> Result<Process> {
     let data = directory.join("data");
-    let words: [&std::ffi::OsStr; 7] = [
+    let words: [&OsStr; 7] = [
         "up".as_ref(),
         "--data".as_ref(),
         data.as_ref(),
         "--names".as_ref(),
         names.as_ref(),
         "--node".as_ref(),
-        name.as_ref(),
+        node.name.as_ref(),
     ];
-    Process::start(program, words, Some(node), directory.join("flowtrail.log"))
-}
-
-fn flowtrail(demo: &Demo) -> Result<PathBuf> {
-    demo.flowtrail.clone().map_or_else(flowtrail_beside, Ok)
-}
-
-fn flowtrail_beside() -> Result<PathBuf> {
-    let program = std::env::current_exe()?.with_file_name("flowtrail");
-    program.is_file().then_some(program).context("no flowtrail beside this program: run `make build`")
+    Process::start(program, words, Some(&node.namespace), directory.join("flowtrail.log"))
 }
 
 /// Sleeps; false if asked to stop meanwhile.

@@ -1,0 +1,196 @@
+//! What an agent is told: which packets to read, and how to cut them into records.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use flowtrail_schema::interval::IntervalLength;
+use flowtrail_service::config::duration;
+use regex::Regex;
+
+use crate::error::CaptureError;
+use crate::interfaces::Selection;
+
+/// How an agent captures.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+pub struct Config {
+    /// Watch the interfaces whose whole name matches; may be repeated, commas separate. By default
+    /// those that lead to pods (veth pairs into other namespaces) and the uplinks (default routes).
+    #[arg(
+        long,
+        env = "FLOWTRAIL_INTERFACE",
+        value_delimiter = ',',
+        value_parser = interface_pattern,
+        value_name = "REGEX",
+        conflicts_with = "read",
+        help_heading = "Capture"
+    )]
+    pub interface: Vec<Regex>,
+
+    /// Read packets from a pcap or pcapng file instead, plain, gz or zstd; "-" is standard input.
+    #[arg(long, env = "FLOWTRAIL_READ", value_name = "FILE", help_heading = "Capture")]
+    pub read: Option<PathBuf>,
+
+    /// Length of the intervals that records are cut at: whole seconds that divide a minute, the
+    /// same in all of a cluster.
+    #[arg(
+        long,
+        env = "FLOWTRAIL_INTERVAL",
+        default_value = "10s",
+        value_parser = interval_length,
+        value_name = "DURATION",
+        help_heading = "Capture"
+    )]
+    pub interval: IntervalLength,
+
+    /// Name of the node that is watched; by default the host's.
+    #[arg(
+        long,
+        env = "FLOWTRAIL_NODE",
+        value_parser = name,
+        value_name = "NAME",
+        help_heading = "Capture"
+    )]
+    pub node: Option<String>,
+
+    /// Name of this agent, stable over restarts and its own in the cluster; by default the node's.
+    #[arg(
+        long,
+        env = "FLOWTRAIL_AGENT",
+        value_parser = name,
+        value_name = "NAME",
+        help_heading = "Capture"
+    )]
+    pub agent: Option<String>,
+
+    /// A connection without packets for this long counts as closed.
+    #[arg(
+        long,
+        env = "FLOWTRAIL_IDLE_TIMEOUT",
+        default_value = "15min",
+        value_parser = duration,
+        value_name = "DURATION",
+        help_heading = "Capture"
+    )]
+    pub idle_timeout: Duration,
+
+    /// Flows kept at most, one for each connection and interface; past that the least recently used
+    /// are evicted, and counted. The default takes up to half a gigabyte.
+    #[arg(
+        long,
+        env = "FLOWTRAIL_MAX_FLOWS",
+        default_value_t = 1_000_000,
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..),
+        value_name = "N",
+        help_heading = "Capture"
+    )]
+    pub max_flows: usize,
+}
+
+/// Who an agent is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The agent's name.
+    pub agent: Arc<str>,
+    /// Its node's name.
+    pub node: Arc<str>,
+}
+
+impl Config {
+    /// The names given, or the host's.
+    ///
+    /// # Errors
+    /// If a name is needed and the host has none.
+    pub fn identity(&self) -> Result<Identity, CaptureError> {
+        let node = match &self.node {
+            Some(node) => node.clone(),
+            None => host_name().map_err(|source| CaptureError::HostName { source })?,
+        };
+        let agent = self.agent.clone().unwrap_or_else(|| node.clone());
+        Ok(Identity { agent: agent.into(), node: node.into() })
+    }
+
+    /// Which interfaces to watch.
+    pub fn selection(&self) -> Selection {
+        if self.interface.is_empty() {
+            Selection::PodsAndUplinks
+        } else {
+            Selection::Named(self.interface.clone())
+        }
+    }
+}
+
+fn host_name() -> io::Result<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
+    name_of(name.trim()).ok_or_else(|| io::Error::other("it is empty"))
+}
+
+fn name_of(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn name(text: &str) -> Result<String, String> {
+    name_of(text).ok_or_else(|| "a name cannot be empty".to_owned())
+}
+
+/// A pattern for a whole interface name.
+pub(crate) fn interface_pattern(text: &str) -> Result<Regex, String> {
+    Regex::new(&format!("^(?:{text})$")).map_err(|error| error.to_string())
+}
+
+fn interval_length(text: &str) -> Result<IntervalLength, String> {
+    let duration = duration(text)?;
+    if duration.subsec_nanos() != 0 {
+        return Err("an interval is whole seconds that divide a minute, like 10s".to_owned());
+    }
+    IntervalLength::from_seconds(duration.as_secs()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        capture: Config,
+    }
+
+    fn parse(arguments: &[&str]) -> Result<Config, String> {
+        Cli::try_parse_from([&["capture"], arguments].concat())
+            .map(|cli| cli.capture)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_are_the_designs() {
+        let config = parse(&[]).unwrap();
+        assert_eq!(config.interval.seconds(), 10);
+        assert_eq!(config.idle_timeout, Duration::from_mins(15));
+        assert!(matches!(config.selection(), Selection::PodsAndUplinks));
+        let identity = config.identity().unwrap();
+        assert_eq!(identity.agent, identity.node);
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        for (arguments, hint) in [
+            (["--interval", "7s"], "use 1, 2, 3"),
+            (["--interval", "1500ms"], "whole seconds"),
+            (["--interval", "ten"], "like 500ms"),
+            (["--interface", "eth("], "unclosed group"),
+            (["--max-flows", "0"], "1.."),
+            (["--node", ""], "cannot be empty"),
+        ] {
+            let error = parse(&arguments).unwrap_err();
+            assert!(error.contains(hint), "{arguments:?}: {error}");
+        }
+        let both = parse(&["--interface", "lo", "--read", "x.pcap"]).unwrap_err();
+        assert!(both.contains("cannot be used with"), "{both}");
+    }
+}

@@ -1,0 +1,122 @@
+//! Link layers: from a captured frame to its IP packet.
+
+use super::Skipped;
+
+/// The link layers that can be read, whether from a socket or a file.
+///
+/// Numbers and layouts: the registry of link-layer header types of libpcap (LINKTYPE_…).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LinkType {
+    /// Ethernet II, with any number of VLAN tags.
+    Ethernet,
+    /// Linux "cooked" capture, version 1.
+    LinuxSll,
+    /// Linux "cooked" capture, version 2.
+    LinuxSll2,
+    /// BSD loopback: an address family in the byte order of the machine that captured.
+    Null,
+    /// OpenBSD loopback: the family in network byte order.
+    Loop,
+    /// No link layer: an IPv4 or IPv6 packet.
+    RawIp,
+    /// PPP, with or without HDLC-like framing (RFC 1662).
+    Ppp,
+    /// Cisco HDLC (RFC 1547, 4.3.1).
+    CiscoHdlc,
+}
+
+/// What follows the link layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Network {
+    Ipv4,
+    Ipv6,
+}
+
+impl LinkType {
+    /// The link type of a number in a pcap or pcapng file.
+    pub fn from_dlt(number: u32) -> Option<Self> {
+        Some(match number {
+            0 => Self::Null,
+            1 => Self::Ethernet,
+            9 | 50 => Self::Ppp,
+            // 12 and 14 are DLT_RAW of BSDs; 228 and 229 name the version, which the packet tells too.
+            12 | 14 | 101 | 228 | 229 => Self::RawIp,
+            104 => Self::CiscoHdlc,
+            108 => Self::Loop,
+            113 => Self::LinuxSll,
+            276 => Self::LinuxSll2,
+            _ => return None,
+        })
+    }
+}
+
+/// Finds the IP packet of a frame.
+pub(super) fn network_layer(link: LinkType, frame: &[u8]) -> Result<(Network, &[u8]), Skipped> {
+    match link {
+        LinkType::Ethernet => ether_type(frame, 12),
+        LinkType::LinuxSll => ether_type(frame, 14),
+        LinkType::LinuxSll2 => {
+            let (protocol, _) = field(frame, 0)?;
+            of_ether_type(protocol, frame.get(20..).ok_or(Skipped::Truncated)?)
+        }
+        LinkType::Null | LinkType::Loop => {
+            let (family, packet) = frame.split_first_chunk().ok_or(Skipped::Truncated)?;
+            // Which byte order a file has is not worth knowing: all families are below 256.
+            match u32::from_le_bytes(*family).min(u32::from_be_bytes(*family)) {
+                2 => Ok((Network::Ipv4, packet)),
+                // AF_INET6 of Linux, NetBSD and OpenBSD, FreeBSD, macOS.
+                10 | 24 | 28 | 30 => Ok((Network::Ipv6, packet)),
+                _ => Err(Skipped::NotIp),
+            }
+        }
+        LinkType::RawIp => match frame.first().ok_or(Skipped::Truncated)? >> 4 {
+            4 => Ok((Network::Ipv4, frame)),
+            6 => Ok((Network::Ipv6, frame)),
+            _ => Err(Skipped::NotIp),
+        },
+        LinkType::Ppp => ppp(frame),
+        LinkType::CiscoHdlc => ether_type(frame, 2),
+    }
+}
+
+/// The EtherType at an offset, behind any VLAN tags (802.1Q, 802.1ad, and the 0x9100 before that).
+fn ether_type(frame: &[u8], offset: usize) -> Result<(Network, &[u8]), Skipped> {
+    let (mut kind, mut rest) = field(frame, offset)?;
+    while matches!(kind, 0x8100 | 0x88a8 | 0x9100) {
+        (kind, rest) = field(rest, 2)?;
+    }
+    of_ether_type(kind, rest)
+}
+
+fn of_ether_type(kind: u16, packet: &[u8]) -> Result<(Network, &[u8]), Skipped> {
+    match kind {
+        0x0800 => Ok((Network::Ipv4, packet)),
+        0x86dd => Ok((Network::Ipv6, packet)),
+        _ => Err(Skipped::NotIp),
+    }
+}
+
+/// PPP: address and control may be absent, and the protocol compressed to one byte (RFC 1661, 6.5).
+fn ppp(frame: &[u8]) -> Result<(Network, &[u8]), Skipped> {
+    let rest = match frame {
+        // Cisco HDLC, which DLT_PPP_SERIAL may hold as well.
+        [0x0f | 0x8f, 0x00, ..] => return ether_type(frame, 2),
+        [0xff, 0x03, rest @ ..] => rest,
+        _ => frame,
+    };
+    match rest {
+        [0x21, packet @ ..] | [0x00, 0x21, packet @ ..] => Ok((Network::Ipv4, packet)),
+        [0x57, packet @ ..] | [0x00, 0x57, packet @ ..] => Ok((Network::Ipv6, packet)),
+        [] | [0x00] => Err(Skipped::Truncated),
+        _ => Err(Skipped::NotIp),
+    }
+}
+
+/// The 16 bits at an offset, and what follows them.
+fn field(bytes: &[u8], offset: usize) -> Result<(u16, &[u8]), Skipped> {
+    let (value, rest) = bytes
+        .get(offset..)
+        .and_then(<[u8]>::split_first_chunk)
+        .ok_or(Skipped::Truncated)?;
+    Ok((u16::from_be_bytes(*value), rest))
+}

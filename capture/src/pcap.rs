@@ -1,0 +1,207 @@
+//! Capture files: pcap and pcapng, plain, gz or zstd, one packet at a time (`--read`).
+//!
+//! Memory is bounded by [`MAX_BLOCK_BYTES`] whatever the file says. A damaged file yields every
+//! packet before the damage, then an error that names the byte.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use flate2::read::MultiGzDecoder;
+use pcap_parser::{
+    PcapHeader, parse_pcap_frame, parse_pcap_frame_be, parse_pcap_frame_modified, parse_pcap_header,
+};
+use thiserror::Error;
+
+use crate::packet::LinkType;
+
+mod buffer;
+mod section;
+#[cfg(test)]
+mod tests;
+
+use buffer::Buffer;
+use section::Section;
+
+/// The largest record or block that is read: sixteen times what libpcap captures of a packet
+/// (MAXIMUM_SNAPLEN, 256 KiB), since pcapng also has blocks of names and secrets. A larger one is
+/// damage, and an error.
+pub const MAX_BLOCK_BYTES: usize = 4 << 20;
+
+/// Why a capture file cannot be read, or not to its end.
+#[derive(Debug, Error)]
+pub enum PcapError {
+    /// The file could not be opened.
+    #[error("cannot open the file: check its name and permissions")]
+    Open(#[source] io::Error),
+    /// Reading or decompressing failed.
+    #[error("cannot read on from byte {offset} of the (decompressed) capture")]
+    Read {
+        /// Bytes that could be read.
+        offset: u64,
+        /// What failed.
+        source: io::Error,
+    },
+    /// Neither pcap nor pcapng.
+    #[error("not a capture file: it is neither pcap nor pcapng, plain, gz or zstd")]
+    NotACapture,
+    /// The file ends inside a record.
+    #[error("the capture ends inside the record that starts at byte {offset}")]
+    Truncated {
+        /// Start of the record.
+        offset: u64,
+    },
+    /// A record that cannot be.
+    #[error("the capture is damaged at byte {offset}: {reason}")]
+    Damaged {
+        /// Start of the record.
+        offset: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A pcap file of a link layer that is not supported.
+    #[error(
+        "link type {0} is not supported: Ethernet, Linux cooked, loopback, raw IP, PPP and Cisco \
+         HDLC are"
+    )]
+    LinkType(u32),
+}
+
+/// One packet of a capture file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CapturedPacket<'a> {
+    /// The link layer that the packet starts with.
+    pub link: LinkType,
+    /// When it was captured, microseconds since the epoch: any value, in a damaged file.
+    pub time_us: u64,
+    /// What was captured of it.
+    pub bytes: &'a [u8],
+    /// How long it was on the wire, in bytes.
+    pub wire_length: u32,
+}
+
+/// Reads the packets of a capture file, in its order.
+pub struct PcapReader {
+    buffer: Buffer,
+    format: Format,
+    unsupported_packets: u64,
+}
+
+enum Format {
+    Pcap { header: PcapHeader, link: LinkType },
+    PcapNg(Section),
+}
+
+impl PcapReader {
+    /// Opens a file; `-` is standard input.
+    ///
+    /// # Errors
+    /// If it cannot be opened, or does not start like a capture file.
+    pub fn open(path: &Path) -> Result<Self, PcapError> {
+        if path.as_os_str() == "-" {
+            return Self::new(io::stdin());
+        }
+        Self::new(File::open(path).map_err(PcapError::Open)?)
+    }
+
+    /// Reads from any source of bytes; it need not be buffered.
+    ///
+    /// # Errors
+    /// If it does not start like a capture file.
+    pub fn new(source: impl Read + Send + 'static) -> Result<Self, PcapError> {
+        let mut buffer = Buffer::new(decompress(source)?);
+        let format = if section::is_pcapng(buffer.at_least(4)?) {
+            Format::PcapNg(Section::default())
+        } else {
+            let start = buffer.at_least(PCAP_HEADER_BYTES)?;
+            let whole = start.len() >= PCAP_HEADER_BYTES;
+            let header = match parse_pcap_header(start) {
+                Ok((_, header)) => header,
+                Err(_) if is_pcap(start) && !whole => return Err(PcapError::Truncated { offset: 0 }),
+                Err(_) => return Err(PcapError::NotACapture),
+            };
+            // The upper bits tell the length of a frame check sequence.
+            let number = header.network.0 as u32 & 0xffff;
+            let link = LinkType::from_dlt(number).ok_or(PcapError::LinkType(number))?;
+            buffer.take(PCAP_HEADER_BYTES);
+            Format::Pcap { header, link }
+        };
+        Ok(Self { buffer, format, unsupported_packets: 0 })
+    }
+
+    /// The next packet, or none at the end of the file.
+    ///
+    /// # Errors
+    /// If the file is damaged or ends too early: nothing can be read after that.
+    pub fn next_packet(&mut self) -> Result<Option<CapturedPacket<'_>>, PcapError> {
+        match &mut self.format {
+            Format::Pcap { header, link } => next_pcap(&mut self.buffer, header, *link),
+            Format::PcapNg(section) => {
+                section.next_packet(&mut self.buffer, &mut self.unsupported_packets)
+            }
+        }
+    }
+
+    /// Packets left out so far because the pcapng interface they came from has a link layer that is
+    /// not supported.
+    pub fn unsupported_packets(&self) -> u64 {
+        self.unsupported_packets
+    }
+}
+
+const PCAP_HEADER_BYTES: usize = 24;
+
+/// Whether bytes start like pcap: the magic numbers of microseconds, nanoseconds and the "modified"
+/// format, in either byte order.
+fn is_pcap(start: &[u8]) -> bool {
+    start.first_chunk().is_some_and(|magic| {
+        [u32::from_le_bytes(*magic), u32::from_be_bytes(*magic)]
+            .iter()
+            .any(|magic| matches!(magic, 0xa1b2_c3d4 | 0xa1b2_3c4d | 0xa1b2_cd34))
+    })
+}
+
+fn decompress(mut source: impl Read + Send + 'static) -> Result<Box<dyn Read + Send>, PcapError> {
+    let failed = |source| PcapError::Read { offset: 0, source };
+    let mut magic = Vec::with_capacity(4);
+    source.by_ref().take(4).read_to_end(&mut magic).map_err(failed)?;
+    let whole = io::Cursor::new(magic.clone()).chain(source);
+    Ok(match magic.as_slice() {
+        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(whole)),
+        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::Decoder::new(whole).map_err(failed)?),
+        _ => Box::new(whole),
+    })
+}
+
+fn next_pcap<'a>(
+    buffer: &'a mut Buffer,
+    header: &PcapHeader,
+    link: LinkType,
+) -> Result<Option<CapturedPacket<'a>>, PcapError> {
+    let (modified, big_endian) = (header.is_modified_format(), header.is_bigendian());
+    let record_header_bytes = if modified { 24 } else { 16 };
+    let offset = buffer.offset();
+    let start = buffer.at_least(record_header_bytes)?;
+    if start.is_empty() {
+        return Ok(None);
+    }
+    let length = start
+        .get(8..)
+        .filter(|_| start.len() >= record_header_bytes)
+        .and_then(|rest| buffer::u32_at_start(rest, big_endian))
+        .ok_or(PcapError::Truncated { offset })?;
+    let record = buffer.take_block(record_header_bytes, length)?;
+    let parse = match (modified, big_endian) {
+        (true, _) => parse_pcap_frame_modified,
+        (false, true) => parse_pcap_frame_be,
+        (false, false) => parse_pcap_frame,
+    };
+    let (_, packet) = parse(record).map_err(|_| PcapError::Truncated { offset })?;
+    let divisor = if header.is_nanosecond_precision() { 1_000 } else { 1 };
+    Ok(Some(CapturedPacket {
+        link,
+        time_us: u64::from(packet.ts_sec) * 1_000_000 + u64::from(packet.ts_usec / divisor),
+        bytes: packet.data,
+        wire_length: packet.origlen,
+    }))
+}

@@ -1,0 +1,91 @@
+//! The window of a capture file that is in memory: it grows with what the file holds, not with what
+//! the file says it holds.
+
+use std::io::{self, Read};
+
+use super::{MAX_BLOCK_BYTES, PcapError};
+
+/// What is read at once, and what the window starts with.
+const CHUNK_BYTES: usize = 64 << 10;
+
+pub(super) struct Buffer {
+    source: Box<dyn Read + Send>,
+    bytes: Vec<u8>,
+    /// `bytes[start..end]` is read and not yet taken.
+    start: usize,
+    end: usize,
+    /// Bytes taken so far.
+    offset: u64,
+    /// How many of them were taken last.
+    last: usize,
+}
+
+impl Buffer {
+    pub(super) fn new(source: Box<dyn Read + Send>) -> Self {
+        Self { source, bytes: Vec::new(), start: 0, end: 0, offset: 0, last: 0 }
+    }
+
+    /// Where in the file the next byte is.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The next bytes: `length` at least, unless the file ends before.
+    pub(super) fn at_least(&mut self, length: usize) -> Result<&[u8], PcapError> {
+        while self.end - self.start < length {
+            if self.start > 0 {
+                self.bytes.copy_within(self.start..self.end, 0);
+                self.end -= self.start;
+                self.start = 0;
+            }
+            if self.bytes.len() - self.end < CHUNK_BYTES {
+                self.bytes.resize(self.end + CHUNK_BYTES, 0);
+            }
+            match self.source.read(&mut self.bytes[self.end..]) {
+                Ok(0) => break,
+                Ok(read) => self.end += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => {
+                    let offset = self.offset + (self.end - self.start) as u64;
+                    return Err(PcapError::Read { offset, source });
+                }
+            }
+        }
+        Ok(&self.bytes[self.start..self.end])
+    }
+
+    /// Takes the next block: a header of known length and a body whose length it tells.
+    pub(super) fn take_block(&mut self, header: usize, body: u32) -> Result<&[u8], PcapError> {
+        let offset = self.offset;
+        let length = header.saturating_add(body as usize);
+        if length > MAX_BLOCK_BYTES {
+            let reason = "a record that is longer than any can be";
+            return Err(PcapError::Damaged { offset, reason });
+        }
+        if self.at_least(length)?.len() < length {
+            return Err(PcapError::Truncated { offset });
+        }
+        Ok(self.take(length))
+    }
+
+    /// Takes bytes that [`at_least`](Self::at_least) has shown.
+    pub(super) fn take(&mut self, length: usize) -> &[u8] {
+        let taken = self.start..self.end.min(self.start + length);
+        self.start = taken.end;
+        self.offset += taken.len() as u64;
+        self.last = taken.len();
+        &self.bytes[taken]
+    }
+
+    /// A part of what was taken last; empty where it reaches beyond that.
+    pub(super) fn taken(&self, start: usize, length: usize) -> &[u8] {
+        let last = &self.bytes[self.start - self.last..self.start];
+        last.get(start..start + length).unwrap_or_default()
+    }
+}
+
+/// The number that bytes start with.
+pub(super) fn u32_at_start(bytes: &[u8], big_endian: bool) -> Option<u32> {
+    let number = bytes.first_chunk()?;
+    Some(if big_endian { u32::from_be_bytes(*number) } else { u32::from_le_bytes(*number) })
+}

@@ -1,0 +1,15 @@
+//! The agent against the real kernel (network namespaces: needs root) and librdkafka's mock cluster.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a panic is the failing assertion, in helpers too"
+)]
+
+mod files;
+mod interfaces;
+mod kafka;
+mod live;
+mod privilege;
+mod support;

@@ -1,0 +1,209 @@
+//! The engine: loaded, opened on a folder that is ours alone, and stopped.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use thiserror::Error;
+use tracing::info;
+
+use crate::config::{Config, ENGINE_VERSION};
+use crate::libchdb::{Connection, Library};
+
+/// Releases that this crate was made for: settings, messages and the C interface.
+const RELEASE_LINE: &str = "26.7.";
+
+/// Longest statement kept in `system.processes`, in bytes: more than any statement accepted, so
+/// that the mark by which a statement is found there is never cut off.
+const STATEMENT_IN_PROCESSES: usize = 4 << 20;
+
+/// The library can start its engine once a process.
+static STARTED: AtomicBool = AtomicBool::new(false);
+
+/// The engine, open on its data folder. Dropped, it is stopped, for the rest of the process.
+pub struct Engine {
+    library: &'static Library,
+    arguments: Vec<String>,
+    /// Keeps the engine up while no request has a connection.
+    first: Mutex<Option<Connection>>,
+    version: String,
+    timezone: String,
+    /// Held as long as the files are in use.
+    _lock: File,
+}
+
+/// Why the engine cannot be opened.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// The library is not there.
+    #[error(
+        "the embedded engine's library is missing (looked for {}): run `make engine`, or `npm pack @chdb/lib-linux-x64-gnu@{ENGINE_VERSION}`, unpack its libchdb.so and pass that with --engine",
+        list(looked_in)
+    )]
+    LibraryMissing {
+        /// Where it was looked for.
+        looked_in: Vec<PathBuf>,
+    },
+    /// The file is no libchdb.
+    #[error("{} is not a usable libchdb.so: run `make engine`, or pass the library of {ENGINE_VERSION} with --engine", path.display())]
+    Library {
+        /// The file.
+        path: PathBuf,
+        /// What the loader says.
+        source: libloading::Error,
+    },
+    /// The library is of another release line.
+    #[error("{} is chdb {found}, this program needs {RELEASE_LINE}x: run `make engine`, or pass the library of {ENGINE_VERSION} with --engine", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: String,
+    },
+    /// No `--data`, and no home to derive it from.
+    #[error("no folder to keep data in: set --data, or the environment's HOME")]
+    NoDataFolder,
+    /// The data folder cannot be made or written.
+    #[error("cannot use {}: choose a writable folder with --data", path.display())]
+    Data {
+        /// The folder or file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The data folder's name cannot be passed to the engine.
+    #[error("the folder {} is not valid UTF-8: choose another with --data", path.display())]
+    DataName {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another process works on the data folder.
+    #[error("another process uses {}: stop it, or choose another folder with --data", data.display())]
+    InUse {
+        /// The folder.
+        data: PathBuf,
+    },
+    /// The engine was opened before in this process.
+    #[error("the engine can be opened only once in a process")]
+    OncePerProcess,
+    /// The engine does not start on the folder.
+    #[error("the engine cannot open {}: {reason}; check that the folder is writable and not of a newer ClickHouse, or choose another with --data", path.display())]
+    Start {
+        /// The engine's folder.
+        path: PathBuf,
+        /// What it says, if it says anything.
+        reason: String,
+    },
+}
+
+impl Engine {
+    /// Loads the library and opens the data folder, which is made if it is missing.
+    ///
+    /// Blocks for about a tenth of a second. Works once a process.
+    ///
+    /// # Errors
+    /// If the library is missing or of another release, the folder is in use or not usable, or the
+    /// engine was opened before.
+    pub fn open(config: &Config) -> Result<Self, EngineError> {
+        let path = config.library()?;
+        let library = Library::load(&path)
+            .map_err(|source| EngineError::Library { path: path.clone(), source })?;
+        let found = library.version();
+        if !found.starts_with(RELEASE_LINE) {
+            return Err(EngineError::Version { path, found });
+        }
+        let data = config.data_folder()?;
+        let files = data.join("clickhouse");
+        fs::create_dir_all(&files)
+            .map_err(|source| EngineError::Data { path: files.clone(), source })?;
+        let lock = lock(&data)?;
+        if STARTED.swap(true, Ordering::SeqCst) {
+            return Err(EngineError::OncePerProcess);
+        }
+        library.disable_signal_handlers();
+        let engine = Self::start(library, &files, lock)
+            .inspect_err(|_| STARTED.store(false, Ordering::SeqCst))?;
+        info!(version = engine.version, folder = %files.display(), "embedded clickhouse open");
+        Ok(engine)
+    }
+
+    fn start(library: &'static Library, files: &Path, lock: File) -> Result<Self, EngineError> {
+        let folder =
+            files.to_str().ok_or_else(|| EngineError::DataName { path: files.to_path_buf() })?;
+        let arguments = vec![
+            format!("--path={folder}"),
+            // As a server: `1` alone is not a SELECT.
+            "--implicit_select=0".to_owned(),
+            format!("--log_queries_cut_to_length={STATEMENT_IN_PROCESSES}"),
+        ];
+        let failed = |reason| EngineError::Start { path: files.to_path_buf(), reason };
+        let mut first =
+            library.connect(&arguments).ok_or_else(|| failed("it gives no reason".to_owned()))?;
+        let facts = first.query("SELECT version(), timezone()", "TSV", &[]).map_err(failed)?;
+        let facts = String::from_utf8_lossy(&facts.data).trim_end().to_owned();
+        let (version, timezone) = facts.split_once('\t').unwrap_or((&facts, "UTC"));
+        Ok(Self {
+            library,
+            arguments,
+            version: version.to_owned(),
+            timezone: timezone.to_owned(),
+            first: Mutex::new(Some(first)),
+            _lock: lock,
+        })
+    }
+
+    /// A connection of its own, without anyone's settings. Costs a quarter of a millisecond.
+    /// `None` once the engine is stopped.
+    pub(crate) fn connect(&self) -> Option<Connection> {
+        self.library.connect(&self.arguments)
+    }
+
+    /// ClickHouse's version, like `26.7.2.1`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The engine's time zone, like `Etc/UTC`.
+    pub(crate) fn timezone(&self) -> &str {
+        &self.timezone
+    }
+
+    /// Closes the last connection, upon which the engine closes its tables and ends its work.
+    /// Blocks until that is done.
+    pub(crate) fn stop(&self) {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if first.is_none() {
+            return;
+        }
+        drop(first);
+        // With MergeTree tables 26.7.3 keeps some idle pool threads, which end with the process.
+        let threads_ended = self.library.shutdown();
+        info!(threads_ended, "embedded clickhouse stopped");
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Takes the data folder for this process; the kernel gives it back when the process ends.
+fn lock(data: &Path) -> Result<File, EngineError> {
+    let path = data.join("clickhouse.lock");
+    let failed = |source| EngineError::Data { path: path.clone(), source };
+    let file =
+        File::options().create(true).write(true).truncate(false).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(EngineError::InUse { data: data.to_path_buf() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    paths.join(", ")
+}

@@ -1,0 +1,57 @@
+//! Counters of the embedded engine's HTTP interface.
+
+use flowtrail_service::metrics::Metrics;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+
+/// What happened at the interface.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct EmbeddedMetrics {
+    pub(crate) requests: Family<KindLabel, Counter>,
+    pub(crate) running: Gauge,
+    pub(crate) exceptions: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) cancelled: Counter,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub(crate) struct KindLabel {
+    pub(crate) kind: Kind,
+}
+
+/// What a statement does with rows.
+#[derive(Clone, Copy, Debug, EncodeLabelValue, Eq, Hash, PartialEq)]
+pub(crate) enum Kind {
+    Query,
+    Insert,
+    Command,
+}
+
+impl EmbeddedMetrics {
+    pub(crate) fn register(metrics: &Metrics) -> Self {
+        let own = Self::default();
+        metrics.register(|registry| {
+            let registry = registry.sub_registry_with_prefix("embedded");
+            registry.register("requests", "Statements run, by kind", own.requests.clone());
+            registry.register("requests_running", "Statements running now", own.running.clone());
+            registry.register(
+                "exceptions",
+                "Requests answered with an error",
+                own.exceptions.clone(),
+            );
+            registry.register(
+                "requests_refused",
+                "Requests refused because too many were running",
+                own.refused.clone(),
+            );
+            registry.register(
+                "requests_cancelled",
+                "Queries and inserts ended because their client went away",
+                own.cancelled.clone(),
+            );
+        });
+        own
+    }
+}

@@ -1,0 +1,195 @@
+//! Rows out: the engine writes the answer into a pipe as it computes it, in whatever format, and
+//! the pipe is the answer's body. So a slow client slows the engine down, and no answer is held.
+//!
+//! The pipe is named in an output clause, `INTO OUTFILE '/proc/self/fd/N'`. (libchdb's streaming
+//! calls give each block as a document of its own, with its own header, which is no answer in
+//! formats that have one.)
+
+use std::io::PipeWriter;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::{Bytes, BytesMut};
+use futures::stream;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use crate::compression;
+use crate::exception::Exception;
+use crate::http::{Server, Ticket, joined, random};
+use crate::request::Options;
+use crate::session;
+
+/// How much is read from the pipe at once, in bytes: what a pipe holds.
+const READ_BYTES: usize = 64 << 10;
+
+/// How often a query is asked to end until it has: it may not have begun when first asked.
+const KILL_EVERY: Duration = Duration::from_millis(100);
+
+/// Tells the statements of this process apart in `system.processes`.
+static NEXT_MARK: AtomicU64 = AtomicU64::new(1);
+
+pub(crate) async fn run(
+    server: &Arc<Server>,
+    options: Options,
+    (head, tail): (String, String),
+    format: String,
+    ticket: Ticket,
+) -> Result<Response, Exception> {
+    let answer = server.head(ticket.query_id(), &format);
+    let compress = options.compress;
+    let mut output = Output::start(server, options, (&head, &tail), format, ticket)?;
+    // Until there is a byte to send, an error still decides the status.
+    let first = output.next().await?;
+    let tag = format!("{:016x}", random());
+    let answer = answer.exception_tag(&tag);
+    let pack = move |bytes: Bytes| if compress { compression::encode(&bytes) } else { bytes };
+    let exceptions = server.metrics.exceptions.clone();
+    let next = move |state: State| {
+        let (tag, exceptions) = (tag.clone(), exceptions.clone());
+        async move {
+            match state {
+                State::First(None, _) | State::Broken(None) => None,
+                State::First(Some(bytes), output) => Some((Ok(bytes), State::Rest(output))),
+                State::Rest(mut output) => match output.next().await {
+                    Ok(Some(bytes)) => Some((Ok(bytes), State::Rest(output))),
+                    Ok(None) => None,
+                    Err(exception) => {
+                        exceptions.inc();
+                        Some((Ok(late(&exception, &tag)), State::Broken(Some(exception))))
+                    }
+                },
+                State::Broken(Some(exception)) => {
+                    // Lets the text out before the connection is cut, which tells clients that
+                    // know nothing of the text that the answer is not whole.
+                    tokio::task::yield_now().await;
+                    Some((Err(exception.message), State::Broken(None)))
+                }
+            }
+        }
+    };
+    let bytes = stream::unfold(State::First(first, output), next);
+    let bytes = futures::StreamExt::map(bytes, move |piece| piece.map(pack));
+    Ok(answer.body(Body::from_stream(bytes)))
+}
+
+/// Where an answer's body is.
+enum State {
+    First(Option<Bytes>, Output),
+    Rest(Output),
+    Broken(Option<Exception>),
+}
+
+/// The text at the end of an answer that went wrong after it had begun
+/// (ClickHouse, `src/Server/HTTP/WriteBufferFromHTTPServerResponse.cpp`).
+fn late(exception: &Exception, tag: &str) -> Bytes {
+    let message = format!("{}\n", exception.message);
+    let length = message.len();
+    let text =
+        format!("\r\n__exception__\r\n{tag}\r\n{message}{length} {tag}\r\n__exception__\r\n");
+    text.into()
+}
+
+/// A query under way. Dropped before its end, the query is killed.
+struct Output {
+    server: Arc<Server>,
+    mark: u64,
+    /// The reading end and the query's outcome; none after the end.
+    running: Option<(Receiver, JoinHandle<Result<(), Exception>>)>,
+}
+
+impl Output {
+    fn start(
+        server: &Arc<Server>,
+        options: Options,
+        (head, tail): (&str, &str),
+        format: String,
+        ticket: Ticket,
+    ) -> Result<Self, Exception> {
+        let no_pipe = |error: std::io::Error| {
+            Exception::new(76, "CANNOT_OPEN_FILE", &format!("Cannot make a pipe: {error}"))
+        };
+        let (reader, writer) = std::io::pipe().map_err(no_pipe)?;
+        let reader = Receiver::from_owned_fd(reader.into()).map_err(no_pipe)?;
+        let mark = NEXT_MARK.fetch_add(1, Ordering::Relaxed);
+        let text = format!("{head}\n{} {tail}\n{}", output_clause(&writer), comment(mark));
+        let engine = Arc::clone(&server.engine);
+        let job = server.jobs.spawn_blocking(move || {
+            let _ticket = ticket;
+            let mut connection = session::open(&engine, &options)?;
+            let outcome = connection.query(&text, &format, &options.parameters);
+            // The reader sees the end only now, when the outcome is known.
+            drop(writer);
+            outcome.map(drop).map_err(Exception::engine)
+        });
+        Ok(Self { server: Arc::clone(server), mark, running: Some((reader, job)) })
+    }
+
+    /// The next piece; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>, Exception> {
+        let Some((reader, _)) = &mut self.running else { return Ok(None) };
+        let mut bytes = BytesMut::with_capacity(READ_BYTES);
+        match reader.read_buf(&mut bytes).await {
+            Ok(1..) => return Ok(Some(bytes.freeze())),
+            Ok(0) => {}
+            Err(error) => warn!(%error, "cannot read a query's pipe"),
+        }
+        let Some((_, job)) = self.running.take() else { return Ok(None) };
+        joined(job.await).map(|()| None)
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        // Outside of the runtime only while the process ends.
+        if let Some((reader, _)) = self.running.take()
+            && tokio::runtime::Handle::try_current().is_ok()
+        {
+            self.server.metrics.cancelled.inc();
+            self.server.jobs.spawn(kill(Arc::clone(&self.server), self.mark, reader));
+        }
+    }
+}
+
+/// Kills a query until its pipe is closed, and keeps the pipe empty meanwhile: a query that waits
+/// in a write does not see that it is killed.
+async fn kill(server: Arc<Server>, mark: u64, mut reader: Receiver) {
+    debug!(mark, "client went away, killing its query");
+    // The text is put together by the engine, so that this statement does not match itself.
+    let statement = format!(
+        "KILL QUERY WHERE position(query, concat('{}', '{}')) > 0 ASYNC",
+        &comment(mark)[..COMMENT_START.len()],
+        &comment(mark)[COMMENT_START.len()..],
+    );
+    let mut discarded = vec![0; READ_BYTES];
+    loop {
+        let (engine, statement) = (Arc::clone(&server.engine), statement.clone());
+        let killed = server.jobs.spawn_blocking(move || {
+            engine.connect().map(|mut connection| connection.query(&statement, "Null", &[]))
+        });
+        if let Ok(Some(Err(error))) = killed.await {
+            warn!(error, "cannot kill a query");
+        }
+        let drain = async { while let Ok(1..) = reader.read(&mut discarded).await {} };
+        if timeout(KILL_EVERY, drain).await.is_ok() {
+            return;
+        }
+    }
+}
+
+const COMMENT_START: &str = "/* flowtrail request ";
+
+fn comment(mark: u64) -> String {
+    format!("{COMMENT_START}{mark} */")
+}
+
+fn output_clause(writer: &PipeWriter) -> String {
+    format!("INTO OUTFILE '/proc/self/fd/{}' APPEND COMPRESSION 'none'", writer.as_raw_fd())
+}

@@ -1,0 +1,232 @@
+//! What an HTTP request asks, from its URL, headers and body
+//! (ClickHouse, `src/Server/HTTPHandler.cpp`).
+
+mod upload;
+
+use axum::extract::{FromRequest, Multipart, Query};
+use axum::http::{HeaderMap, Method, header, request::Parts};
+use bytes::{Bytes, BytesMut};
+
+use crate::exception::Exception;
+use crate::statement::Statement;
+pub(crate) use upload::Upload;
+
+/// Longest statement, in bytes, its parameters and URL aside. The engine's own `max_query_size` is
+/// 256 KiB unless a request sets it.
+pub(crate) const MAX_STATEMENT_BYTES: usize = 1 << 20;
+
+/// Parameters of the URL that are neither settings nor asked for here: they name users, of whom
+/// the engine has one, or tune what a server does with connections.
+const IGNORED: [&str; 9] = [
+    "user",
+    "password",
+    "quota_key",
+    "stacktrace",
+    "buffer_size",
+    "wait_end_of_query",
+    "session_timeout",
+    "session_check",
+    "client_protocol_version",
+];
+
+/// How a request wants its statement run and answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    pub(crate) database: Option<String>,
+    pub(crate) default_format: Option<String>,
+    pub(crate) query_id: Option<String>,
+    /// Names are words, values any text.
+    pub(crate) settings: Vec<(String, String)>,
+    /// For `{name:Type}` placeholders.
+    pub(crate) parameters: Vec<(String, String)>,
+    /// Answer in ClickHouse's compressed blocks.
+    pub(crate) compress: bool,
+    /// The body is in ClickHouse's compressed blocks.
+    decompress: bool,
+    statement: Option<String>,
+}
+
+/// A request's statement, ready to run.
+pub(crate) enum Plan {
+    /// Answers with rows: head, output clause, tail.
+    Query { head: String, tail: String, format: String },
+    /// Takes the rows in `first`, then those uploaded.
+    Insert { head: String, format: String, first: Bytes, rest: Option<Upload> },
+    /// Neither.
+    Command { text: String, format: String },
+}
+
+/// Reads a request; `None` if it asks nothing.
+///
+/// # Errors
+/// If it is not what ClickHouse's interface takes, or asks what the embedded engine has not.
+pub(crate) async fn read(
+    request: axum::extract::Request,
+) -> Result<Option<(Options, Plan)>, Exception> {
+    let (parts, body) = request.into_parts();
+    let mut options = Options::of_url_and_headers(&parts)?;
+    if is_multipart(&parts.headers) {
+        let request = axum::extract::Request::from_parts(parts, body);
+        options.read_form(request).await?;
+        let text = options.statement.take().unwrap_or_default();
+        let plan = plan(text.into(), None, &options)?;
+        return Ok(Some((options, plan)));
+    }
+    if let Some(encoding) = parts.headers.get(header::CONTENT_ENCODING)
+        && encoding != "identity"
+    {
+        return Err(Exception::not_implemented(
+            "Content-Encoding of a request: send the body plain, or in ClickHouse's blocks with decompress=1",
+        ));
+    }
+    let mut upload = Upload::new(body, options.decompress);
+    let text = match options.statement.take() {
+        Some(statement) => {
+            let text = Bytes::from(statement);
+            if !matches!(Statement::parse(&text), Ok(Statement::Insert { .. })) {
+                // The statement goes on in the body.
+                let mut text = BytesMut::from(&text[..]);
+                let mut body = BytesMut::new();
+                upload.fill(&mut body, MAX_STATEMENT_BYTES).await?;
+                if !body.is_empty() {
+                    text.extend_from_slice(b"\n");
+                    text.unsplit(body);
+                }
+                text.freeze()
+            } else {
+                text
+            }
+        }
+        None => {
+            let mut text = BytesMut::new();
+            upload.fill(&mut text, MAX_STATEMENT_BYTES).await?;
+            if text.is_empty() && parts.method == Method::GET {
+                return Ok(None);
+            }
+            text.freeze()
+        }
+    };
+    let plan = plan(text, Some(upload), &options)?;
+    Ok(Some((options, plan)))
+}
+
+fn plan(text: Bytes, upload: Option<Upload>, options: &Options) -> Result<Plan, Exception> {
+    let default = |format: Option<&str>, otherwise: &str| {
+        let format = format.or(options.default_format.as_deref());
+        format.unwrap_or(otherwise).to_owned()
+    };
+    let upload = upload.filter(|upload| !upload.is_done());
+    match Statement::parse(&text)? {
+        Statement::Insert { head, format, data } => Ok(Plan::Insert {
+            format: default(format, "Values"),
+            head: head.to_owned(),
+            first: text.slice(data..),
+            rest: upload,
+        }),
+        _ if upload.is_some() => Err(Exception::new(
+            229,
+            "QUERY_IS_TOO_LARGE",
+            &format!("The statement is longer than {MAX_STATEMENT_BYTES} bytes"),
+        )),
+        Statement::Query { head, tail, format } => Ok(Plan::Query {
+            format: default(format, "TabSeparated"),
+            head: head.to_owned(),
+            tail: tail.to_owned(),
+        }),
+        Statement::Command(text) => {
+            Ok(Plan::Command { text: text.to_owned(), format: default(None, "TabSeparated") })
+        }
+    }
+}
+
+impl Options {
+    fn of_url_and_headers(parts: &Parts) -> Result<Self, Exception> {
+        let mut options = Self::default();
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
+            .map_err(|error| Exception::bad_argument(&format!("The URL's query: {error}")))?;
+        for (name, value) in pairs {
+            options.set(name, value)?;
+        }
+        let header = |name: &str| -> Option<String> {
+            Some(parts.headers.get(name)?.to_str().ok()?.to_owned())
+        };
+        options.database = options.database.or_else(|| header("x-clickhouse-database"));
+        options.default_format = options.default_format.or_else(|| header("x-clickhouse-format"));
+        // A link that is followed must not change anything.
+        let writes = |(name, value): &(String, String)| name == "readonly" && value != "0";
+        if parts.method == Method::GET && !options.settings.iter().any(writes) {
+            options.settings.retain(|(name, _)| name != "readonly");
+            options.settings.push(("readonly".to_owned(), "2".to_owned()));
+        }
+        Ok(options)
+    }
+
+    async fn read_form(&mut self, request: axum::extract::Request) -> Result<(), Exception> {
+        let unreadable =
+            |error: String| Exception::bad_argument(&format!("The multipart body: {error}"));
+        let mut form = Multipart::from_request(request, &())
+            .await
+            .map_err(|error| unreadable(error.body_text()))?;
+        while let Some(field) =
+            form.next_field().await.map_err(|error| unreadable(error.body_text()))?
+        {
+            let name = field.name().unwrap_or_default().to_owned();
+            if field.file_name().is_some() {
+                return Err(Exception::not_implemented("A table sent as a file of a form"));
+            }
+            let value = field.text().await.map_err(|error| unreadable(error.body_text()))?;
+            self.set(name, value)?;
+        }
+        Ok(())
+    }
+
+    /// Takes one parameter of the URL or field of a form.
+    fn set(&mut self, name: String, value: String) -> Result<(), Exception> {
+        if let Some(parameter) = name.strip_prefix("param_") {
+            self.parameters.push((parameter.to_owned(), value));
+            return Ok(());
+        }
+        let some = |value: String| Some(value).filter(|value| !value.is_empty());
+        match name.as_str() {
+            "query" => match &mut self.statement {
+                Some(statement) => statement.push_str(&value),
+                None => self.statement = some(value),
+            },
+            "database" => self.database = some(value),
+            "default_format" => self.default_format = some(value),
+            "query_id" => self.query_id = some(value),
+            "compress" => self.compress = value == "1" || value == "true",
+            "decompress" => self.decompress = value == "1" || value == "true",
+            "session_id" | "role" => {
+                return Err(Exception::not_implemented(&format!(
+                    "{name}: the embedded engine has neither sessions nor roles; leave it out"
+                )));
+            }
+            // What clickhouse-go asks for: the native protocol's blocks, which libchdb cannot write.
+            "client_protocol_version" if value != "0" => {
+                return Err(Exception::not_implemented(
+                    "client_protocol_version: the embedded engine writes Native blocks of version 0 only; run a ClickHouse server for this client",
+                ));
+            }
+            name if IGNORED.contains(&name) => {}
+            _ if name.is_empty()
+                || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') =>
+            {
+                return Err(Exception::new(
+                    115,
+                    "UNKNOWN_SETTING",
+                    &format!("{name:?} is no setting's name"),
+                ));
+            }
+            _ => self.settings.push((name, value)),
+        }
+        Ok(())
+    }
+}
+
+fn is_multipart(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.starts_with("multipart/form-data"))
+}

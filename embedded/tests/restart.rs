@@ -1,0 +1,86 @@
+//! An engine's life in a process: shut down while a request is under way, and opened again.
+
+// Helpers of tests, where a panic is the failing assertion.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clickhouse::{Client, Row};
+use flowtrail_embedded::{Config, Engine, serve};
+use flowtrail_service::metrics::Metrics;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+const FOLDER: &str = "FLOWTRAIL_TEST_FOLDER";
+
+#[derive(Row, Serialize)]
+struct Number {
+    n: u64,
+}
+
+/// One life: counts the rows, begins an insert, is told to stop, ends the insert, ends. libchdb
+/// lives once a process, so this runs in processes of its own.
+#[tokio::test]
+#[ignore = "run by the test below"]
+async fn life() {
+    let engine = Engine::open(&config(Path::new(&std::env::var_os(FOLDER).unwrap())))
+        .unwrap_or_else(|error| panic!("{error}"));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let client = Client::default().with_url(format!("http://{}", listener.local_addr().unwrap()));
+    let stop = CancellationToken::new();
+    let served = tokio::spawn(serve(engine, listener, &Metrics::new(), stop.clone()));
+    client
+        .query("CREATE TABLE IF NOT EXISTS numbers (n UInt64) ENGINE = MergeTree ORDER BY n")
+        .execute()
+        .await
+        .unwrap();
+    let before: u64 = client.query("SELECT count() FROM numbers").fetch_one().await.unwrap();
+    let mut insert = client.insert::<Number>("numbers").await.unwrap();
+    // More than the client's buffer, so that the request is under way.
+    for n in 0..100_000 {
+        insert.write(&Number { n }).await.unwrap();
+    }
+    stop.cancel();
+    insert.write(&Number { n: 100_000 }).await.unwrap();
+    insert.end().await.unwrap();
+    served.await.unwrap();
+    println!("rows before: {before}");
+}
+
+#[test]
+fn rows_outlive_the_process_and_requests_the_shutdown() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("embedded-restart");
+    let _ = std::fs::remove_dir_all(&folder);
+    for rows in ["rows before: 0", "rows before: 100001"] {
+        let (ended, said) = run_life(&folder);
+        assert!(ended && said.contains(rows), "{said}");
+    }
+}
+
+#[test]
+fn another_process_is_told_that_the_folder_is_in_use() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("embedded-in-use");
+    let _ = std::fs::remove_dir_all(&folder);
+    let _engine = Engine::open(&config(&folder)).unwrap_or_else(|error| panic!("{error}"));
+    let (ended, said) = run_life(&folder);
+    assert!(!ended && said.contains("another process uses"), "{said}");
+}
+
+fn config(folder: &Path) -> Config {
+    let listen = (Ipv4Addr::LOCALHOST, 0).into();
+    Config { engine: None, data: Some(folder.to_owned()), clickhouse_listen: listen }
+}
+
+/// Runs [`life`] in another process; whether it went well, and all that it said.
+fn run_life(folder: &Path) -> (bool, String) {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "life", "--ignored", "--nocapture"])
+        .env(FOLDER, folder)
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}

@@ -1,0 +1,50 @@
+//! `flowtrail capture`: the agent.
+
+use clap::{Args, ValueEnum};
+use flowtrail_capture::{Agent, Config, KafkaOutput, Output};
+use flowtrail_service::admin::{self, AdminArgs};
+use flowtrail_service::kafka::KafkaArgs;
+
+use super::Started;
+
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    capture: Config,
+
+    /// Where the records go: to Kafka, as JSON lines to standard output, or nowhere.
+    #[arg(long, env = "FLOWTRAIL_OUTPUT", value_enum, default_value = "kafka")]
+    output: OutputKind,
+
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OutputKind {
+    /// The topic that ingest reads.
+    Kafka,
+    /// One FlowRecord a line.
+    Json,
+    /// Nothing: to measure.
+    Null,
+}
+
+pub(crate) async fn run(arguments: Arguments, check: bool) -> anyhow::Result<()> {
+    let Started { metrics, readiness, shutdown } = Started::new()?;
+    let output = match arguments.output {
+        OutputKind::Kafka => Output::Kafka(KafkaOutput::new(&arguments.kafka, &metrics)?),
+        OutputKind::Json => Output::Json,
+        OutputKind::Null => Output::Null,
+    };
+    let agent = Agent::new(arguments.capture, output, &metrics)?;
+    if check {
+        return super::configuration_is_valid();
+    }
+    let ready = readiness.part("capture");
+    admin::serve(&arguments.admin, metrics, readiness, shutdown.clone()).await?;
+    agent.run(ready, shutdown).await?;
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! `flowtrail up`: everything in one process on this machine.
+//!
+//! ```text
+//! capture ── channel ── ingest ── embedded ClickHouse ── query
+//! ```
+//!
+//! They end in that order: each finishes what the one before it has handed over.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use clap::Args;
+use flowtrail_capture::{Agent, CaptureError, Output, Summary};
+use flowtrail_embedded::Engine;
+use flowtrail_ingest::{Ingest, Source};
+use flowtrail_query::Query;
+use flowtrail_service::net::listen;
+use flowtrail_service::store::ClickHouseArgs;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::Started;
+
+/// Batches between capture and ingest. Each is at most about 100 KiB; a slower store makes capture's
+/// own bounded queue grow, where it is counted.
+const CHANNEL_BATCHES: usize = 64;
+/// Partitions of the in-process topic: one ingest reads them all.
+const PARTITIONS: u32 = 1;
+
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    capture: flowtrail_capture::Config,
+    #[command(flatten)]
+    ingest: flowtrail_ingest::Config,
+    #[command(flatten)]
+    engine: flowtrail_embedded::Config,
+    #[command(flatten)]
+    query: flowtrail_query::Config,
+}
+
+pub(crate) async fn run(arguments: Arguments, check: bool) -> anyhow::Result<()> {
+    let Started { metrics, readiness, shutdown } = Started::new()?;
+    let Arguments { capture, ingest, engine, query } = arguments;
+    let file = capture.read.clone();
+    let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES);
+    let agent = Agent::new(capture, Output::Channel { sender, partitions: PARTITIONS }, &metrics)?;
+    if check {
+        return super::configuration_is_valid();
+    }
+
+    let listener = listen(engine.clickhouse_listen, "--clickhouse-listen").await?;
+    let store = ClickHouseArgs::at(format!("http://{}", listener.local_addr()?));
+    let engine = Engine::open(&engine)?;
+    let engine_shutdown = CancellationToken::new();
+    let served = flowtrail_embedded::serve(engine, listener, &metrics, engine_shutdown.clone());
+    let served = tokio::spawn(served);
+
+    let services = async {
+        store.migrate().await?;
+        if file.is_some() {
+            // A capture may be older than any retention.
+            store.keep_forever().await?;
+        }
+        let source = Source::Channel { receiver, topic_id: run_id(), partitions: PARTITIONS };
+        let ingest = Ingest::new(ingest, source, store.clone(), &metrics)?;
+        let (capture_ready, ingest_ready) = (readiness.part("capture"), readiness.part("ingest"));
+        let query = Query::new(query, store, metrics, readiness)?;
+        let listener = query.listen().await?;
+        let address = listener.local_addr()?;
+
+        let query_shutdown = CancellationToken::new();
+        let query = tokio::spawn(query.run(listener, query_shutdown.clone()));
+        // Ingest ends when the agent has: what was captured is inserted before anything stops.
+        let ingest = tokio::spawn(ingest.run(ingest_ready, CancellationToken::new()));
+        let captured = agent.run(capture_ready, shutdown.clone()).await;
+        ingest.await.context("ingest broke off")??;
+        let ended = match file {
+            Some(file) => serve_file(captured, &file, address, &shutdown).await,
+            None => captured.map(|_| ()).map_err(Into::into),
+        };
+        query_shutdown.cancel();
+        query.await.context("query broke off")??;
+        ended
+    };
+    let ended = services.await;
+    engine_shutdown.cancel();
+    served.await.context("the engine broke off")?;
+    ended
+}
+
+/// Says what was read, and keeps answering until a shutdown is asked for.
+async fn serve_file(
+    captured: Result<Summary, CaptureError>,
+    file: &Path,
+    address: SocketAddr,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let summary = match captured {
+        Ok(summary) => summary,
+        // Its readable part is as good as a whole file's; the error is said, and is the exit's.
+        Err(error @ CaptureError::BrokenFile { .. }) => {
+            let error = anyhow::Error::from(error);
+            warn!("{error:#}");
+            if let Some(CaptureError::BrokenFile { summary, .. }) = error.downcast_ref() {
+                say_where(summary, file, address);
+            }
+            shutdown.cancelled().await;
+            return Err(error);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    say_where(&summary, file, address);
+    shutdown.cancelled().await;
+    Ok(())
+}
+
+/// Tells the window that holds all of a file.
+fn say_where(summary: &Summary, file: &Path, address: SocketAddr) {
+    let Some((first, last)) = summary.first_packet_us.zip(summary.last_packet_us) else {
+        warn!(file = %file.display(), "no packets");
+        return;
+    };
+    // A window's end is not part of it.
+    let (from, to) = (first / 1_000, last / 1_000 + 1);
+    println!(
+        "{}: {} packets, {} flow records\nhttp://{address}/api/v1/graph?from={from}&to={to}\n\
+         flowtrail graph --url http://{address} --from {from} --to {to}",
+        file.display(),
+        summary.packets,
+        summary.records,
+    );
+}
+
+/// Tells this run's messages from those of other runs on the same store.
+fn run_id() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("up-{}", now.as_micros())
+}

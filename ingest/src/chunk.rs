@@ -1,0 +1,176 @@
+//! A chunk: consecutive messages of one partition, `[start, end)`, inserted together as one block.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use flowtrail_schema::row::DeliveryRow;
+use flowtrail_schema::{Coverage, FlowBatch, FlowRecord};
+
+use crate::row::{micros, seconds};
+use crate::source::Envelope;
+
+/// Days that the rows of a chunk may span, at most, as each day is a table partition of its own.
+/// A message that would go beyond begins another chunk.
+const MAX_SPAN_S: u64 = 8 * 86_400;
+
+/// Messages in a chunk, at most: `deliveries` lists them all in one row. One more begins another.
+const MAX_MESSAGES: u64 = 10_000;
+
+/// What identifies a chunk within a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChunkId {
+    pub(crate) partition: u32,
+    /// First offset.
+    pub(crate) start: u64,
+}
+
+/// A chunk that is being filled.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    pub(crate) id: ChunkId,
+    /// First offset after the chunk.
+    pub(crate) end: u64,
+    /// When its first message came.
+    pub(crate) begun: Instant,
+    pub(crate) batches: Vec<Accepted>,
+    /// Records in `batches`.
+    pub(crate) rows: usize,
+    /// Rejects by reason, of whole messages and of records.
+    pub(crate) rejected: BTreeMap<String, u64>,
+    pub(crate) duplicates: u64,
+    /// Earliest and latest interval's start, seconds since the epoch.
+    span_s: Option<(u64, u64)>,
+    hash: u64,
+}
+
+/// A batch that was accepted, its records decided.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) agent: Arc<str>,
+    pub(crate) node: Arc<str>,
+    pub(crate) agent_start_us: u64,
+    pub(crate) sequence: u64,
+    pub(crate) records: Vec<Decided>,
+    /// The agent's reports, if this partition is the one that writes them.
+    pub(crate) coverage: Vec<Coverage>,
+    pub(crate) announced_addresses: Vec<IpAddr>,
+}
+
+/// A record, and whether its observation is the one that counts.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    pub(crate) record: FlowRecord,
+    pub(crate) primary: bool,
+}
+
+impl Chunk {
+    /// An empty chunk that begins with a message.
+    pub(crate) fn begin(envelope: &Envelope) -> Self {
+        Self {
+            id: ChunkId { partition: envelope.partition, start: envelope.offset },
+            end: envelope.offset,
+            begun: Instant::now(),
+            batches: Vec::new(),
+            rows: 0,
+            rejected: BTreeMap::new(),
+            duplicates: 0,
+            span_s: None,
+            hash: FNV_OFFSET,
+        }
+    }
+
+    /// Whether a batch may join: its days are near those of the others, and its offset comes next.
+    pub(crate) fn takes(&self, envelope: &Envelope, batch: Option<&FlowBatch>) -> bool {
+        let span = batch.and_then(span_s).and_then(|span| widened(self.span_s, Some(span)));
+        span.is_none_or(|(earliest, latest)| latest - earliest <= MAX_SPAN_S)
+            && envelope.offset >= self.end
+            && self.end - self.id.start < MAX_MESSAGES
+    }
+
+    /// Takes in a message, whatever becomes of what is in it.
+    pub(crate) fn extend(&mut self, envelope: &Envelope) {
+        self.end = envelope.offset + 1;
+        self.hash = fnv1a(self.hash, &envelope.payload);
+    }
+
+    /// Counts something rejected.
+    pub(crate) fn reject(&mut self, reason: String) {
+        *self.rejected.entry(reason).or_default() += 1;
+    }
+
+    /// Takes in what was accepted of a message.
+    pub(crate) fn accept(&mut self, batch: Accepted) {
+        let records = batch.records.iter().map(|decided| decided.record.interval);
+        let intervals = records.chain(batch.coverage.iter().map(|report| report.interval));
+        for start in intervals.map(|interval| interval.start_s()) {
+            self.span_s = widened(self.span_s, Some((start, start)));
+        }
+        self.rows += batch.records.len();
+        self.batches.push(batch);
+    }
+
+    /// The deduplication token: the same for the same messages, whoever inserts them when.
+    pub(crate) fn token(&self, topic_id: &str) -> String {
+        let ChunkId { partition, start } = self.id;
+        format!("{topic_id}/{partition}/{start}-{}/{:016x}", self.end, self.hash)
+    }
+
+    /// The chunk's row of `deliveries`.
+    pub(crate) fn delivery(&self, topic: &str, topic_id: &str) -> DeliveryRow {
+        let intervals = || {
+            let records = self.batches.iter().flat_map(|batch| &batch.records);
+            records.map(|decided| seconds(decided.record.interval.start_s()))
+        };
+        let each = |batch: fn(&Accepted) -> u64| self.batches.iter().map(batch).collect();
+        DeliveryRow {
+            topic: topic.to_owned(),
+            topic_id: topic_id.to_owned(),
+            partition: self.id.partition,
+            chunk_start: self.id.start,
+            chunk_end: self.end,
+            token: self.token(topic_id),
+            min_interval_start: intervals().min().unwrap_or(0),
+            max_interval_start: intervals().max().unwrap_or(0),
+            records: self.rows as u64,
+            coverage_reports: self.batches.iter().map(|batch| batch.coverage.len() as u64).sum(),
+            batch_agents: self.batches.iter().map(|batch| batch.agent.to_string()).collect(),
+            batch_agent_starts: self
+                .batches
+                .iter()
+                .map(|batch| micros(batch.agent_start_us))
+                .collect(),
+            batch_sequences: each(|batch| batch.sequence),
+            batch_records: self
+                .batches
+                .iter()
+                .map(|batch| batch.records.len().try_into().unwrap_or(u32::MAX))
+                .collect(),
+            rejected_reasons: self.rejected.keys().cloned().collect(),
+            rejected_counts: self.rejected.values().copied().collect(),
+            lost_offsets: 0,
+            duplicate_batches: self.duplicates,
+        }
+    }
+}
+
+fn span_s(batch: &FlowBatch) -> Option<(u64, u64)> {
+    let starts = || batch.records.iter().map(|record| record.interval.start_s());
+    Some((starts().min()?, starts().max()?))
+}
+
+fn widened(a: Option<(u64, u64)>, b: Option<(u64, u64)>) -> Option<(u64, u64)> {
+    match (a, b) {
+        (Some((earliest, latest)), Some((from, to))) => Some((earliest.min(from), latest.max(to))),
+        (a, b) => a.or(b),
+    }
+}
+
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
+
+/// FNV-1a, 64 bits: the same in every build, as a token must be.
+fn fnv1a(seed: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME))
+}

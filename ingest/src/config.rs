@@ -1,0 +1,82 @@
+//! What ingest can be told.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use flowtrail_service::config::duration;
+
+/// Where names come from, and how rows are gathered for an insert.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+pub struct Config {
+    /// Names from a file: the output of `kubectl get pods,services,nodes,endpointslices,replicasets,jobs
+    /// -A -o json`, reread when it changes.
+    #[arg(long, env = "FLOWTRAIL_NAMES", value_name = "FILE", help_heading = "Names")]
+    pub names: Option<PathBuf>,
+
+    /// Names from the live cluster: the one this pod runs in, else the current context of KUBECONFIG.
+    #[arg(long, env = "FLOWTRAIL_KUBERNETES", conflicts_with = "names", help_heading = "Names")]
+    pub kubernetes: bool,
+
+    /// Rows gathered for one insert, at least, unless --chunk-time is over before.
+    #[arg(
+        long,
+        env = "FLOWTRAIL_CHUNK_ROWS",
+        default_value = "50000",
+        value_parser = chunk_rows,
+        value_name = "ROWS",
+        help_heading = "Inserts"
+    )]
+    pub chunk_rows: NonZeroUsize,
+
+    /// How long rows are gathered for one insert, at most.
+    #[arg(long, env = "FLOWTRAIL_CHUNK_TIME", default_value = "1s", value_parser = duration, value_name = "DURATION", help_heading = "Inserts")]
+    pub chunk_time: Duration,
+}
+
+/// Most rows that may be asked for: a chunk must stay one block (ClickHouse's default is 1,048,449
+/// rows), also when the message that fills it brings a thousand more.
+const MAX_CHUNK_ROWS: usize = 1_000_000;
+
+impl Default for Config {
+    /// No names, and the defaults of the flags.
+    fn default() -> Self {
+        const ROWS: NonZeroUsize = NonZeroUsize::new(50_000).unwrap();
+        Self { names: None, kubernetes: false, chunk_rows: ROWS, chunk_time: Duration::from_secs(1) }
+    }
+}
+
+fn chunk_rows(text: &str) -> Result<NonZeroUsize, String> {
+    let rows = text.parse::<NonZeroUsize>().map_err(|error| error.to_string())?;
+    if rows.get() > MAX_CHUNK_ROWS {
+        return Err(format!("a chunk is one block: use 1 to {MAX_CHUNK_ROWS}"));
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    #[test]
+    fn defaults_of_flags_and_code_agree() {
+        let parsed = Command::parse_from(["ingest"]).config;
+        assert_eq!(format!("{parsed:?}"), format!("{:?}", Config::default()));
+    }
+
+    #[test]
+    fn a_chunk_stays_one_block() {
+        let error = Command::try_parse_from(["ingest", "--chunk-rows", "1000001"]).err().unwrap();
+        assert!(error.to_string().contains("1 to 1000000"), "{error}");
+    }
+}

@@ -1,0 +1,131 @@
+//! Drops batches that were seen before: an agent numbers those it sends to a partition.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use flowtrail_schema::FlowBatch;
+use prometheus_client::metrics::counter::Counter;
+
+/// Agent processes remembered for each partition, at most: Kubernetes supports 5,000 nodes; this
+/// allows three restarts of each. Beyond it the one that came first is forgotten and counted: batches
+/// of it that Kafka delivers again would pass.
+const MAX_AGENTS: usize = 20_000;
+
+/// Gaps remembered in one agent's numbers, at most; an agent in order has none. Beyond it the
+/// lowest numbers are forgotten and counted.
+const MAX_GAPS: usize = 64;
+
+/// An agent's process, and the partition that it numbered a batch for.
+type Sender = (Arc<str>, u64, u32);
+
+/// The numbers seen in one partition.
+#[derive(Debug, Default)]
+pub(crate) struct Dedup {
+    senders: HashMap<Sender, Ranges>,
+    order: VecDeque<Sender>,
+    forgotten: Counter,
+}
+
+/// Disjoint ranges of numbers, first to last.
+type Ranges = BTreeMap<u64, u64>;
+
+impl Dedup {
+    /// Counts what it must forget in `forgotten`.
+    pub(crate) fn new(forgotten: Counter) -> Self {
+        Self { forgotten, ..Self::default() }
+    }
+
+    /// Whether the batch comes for the first time; from then on it does not.
+    pub(crate) fn first_time(&mut self, batch: &FlowBatch) -> bool {
+        let sender = (Arc::clone(&batch.agent), batch.agent_start_us, batch.partition);
+        if !self.senders.contains_key(&sender) {
+            if self.senders.len() >= MAX_AGENTS
+                && let Some(first) = self.order.pop_front()
+            {
+                self.senders.remove(&first);
+                self.forgotten.inc();
+            }
+            self.order.push_back(sender.clone());
+        }
+        let ranges = self.senders.entry(sender).or_default();
+        let new = insert(ranges, batch.sequence);
+        if ranges.len() > MAX_GAPS {
+            ranges.pop_first();
+            self.forgotten.inc();
+        }
+        new
+    }
+}
+
+/// Adds a number; false if it is there.
+fn insert(ranges: &mut Ranges, number: u64) -> bool {
+    let below = ranges.range(..=number).next_back().map(|(first, last)| (*first, *last));
+    if below.is_some_and(|(_, last)| last >= number) {
+        return false;
+    }
+    let first = match below {
+        Some((first, last)) if last + 1 == number => first,
+        _ => number,
+    };
+    let above = number.checked_add(1).and_then(|next| ranges.remove(&next));
+    ranges.insert(first, above.unwrap_or(number));
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn batch(agent: &str, agent_start_us: u64, sequence: u64) -> FlowBatch {
+        FlowBatch {
+            agent: agent.into(),
+            node: "".into(),
+            agent_start_us,
+            partition: 0,
+            sequence,
+            records: vec![],
+            coverage: vec![],
+            announced_addresses: vec![],
+        }
+    }
+
+    #[test]
+    fn a_restarted_agent_numbers_anew() {
+        let mut dedup = Dedup::default();
+        assert!(dedup.first_time(&batch("a", 1, 0)));
+        assert!(!dedup.first_time(&batch("a", 1, 0)));
+        assert!(dedup.first_time(&batch("a", 2, 0)));
+        assert!(dedup.first_time(&batch("b", 1, 0)));
+    }
+
+    #[test]
+    fn memory_is_bounded_by_agents_and_gaps() {
+        let forgotten = Counter::default();
+        let mut dedup = Dedup::new(forgotten.clone());
+        for start in 0..=MAX_AGENTS as u64 {
+            dedup.first_time(&batch("a", start, 0));
+        }
+        assert_eq!((dedup.senders.len(), dedup.order.len()), (MAX_AGENTS, MAX_AGENTS));
+        assert_eq!(forgotten.get(), 1);
+        for sequence in 0..1_000 {
+            dedup.first_time(&batch("b", 0, sequence * 2));
+        }
+        assert_eq!(dedup.senders[&("b".into(), 0, 0)].len(), MAX_GAPS);
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_are_a_set(numbers in proptest::collection::vec(0_u64..40, 0..80), last: bool) {
+            let (mut ranges, mut naive) = (Ranges::default(), HashSet::new());
+            for number in numbers.into_iter().chain(last.then_some(u64::MAX)) {
+                prop_assert_eq!(insert(&mut ranges, number), naive.insert(number));
+            }
+            let held: usize = ranges.iter().map(|(first, last)| (last - first + 1) as usize).sum();
+            prop_assert_eq!(held, naive.len());
+        }
+    }
+}

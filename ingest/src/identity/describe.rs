@@ -1,0 +1,174 @@
+//! What an object says about names: who it is, what it claims, and from when to when.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::core::ObjectMeta;
+
+use super::ownership::{Claim, Life};
+use super::workload::Owner;
+use crate::objects::{
+    EndpointSlice, Kind, Node, Object, Pod, PodStatus, SERVICE_NAME_LABEL, Service,
+};
+
+/// One object in the index's own words.
+#[derive(Debug)]
+pub(super) struct Described {
+    pub(super) kind: Kind,
+    pub(super) uid: Arc<str>,
+    pub(super) namespace: Arc<str>,
+    pub(super) name: Arc<str>,
+    pub(super) node: Arc<str>,
+    pub(super) owner: Option<Owner>,
+    /// Service or container ports.
+    pub(super) ports: Vec<u16>,
+    pub(super) claims: Vec<Claim>,
+    pub(super) life: Life,
+    pub(super) slice_of: Option<Arc<str>>,
+    /// Uids of the pods in an EndpointSlice.
+    pub(super) pods: Option<Vec<Arc<str>>>,
+}
+
+/// `None` for an object without a name: it cannot be told from others.
+pub(super) fn describe(object: &Object) -> Option<Described> {
+    let described = identify(object.kind(), object.metadata())?;
+    Some(match object {
+        Object::Pod(pod) => describe_pod(pod, described),
+        Object::Service(service) => describe_service(service, described),
+        Object::Node(node) => describe_node(node, described),
+        Object::EndpointSlice(slice) => describe_slice(slice, described),
+        Object::ReplicaSet(_) | Object::Job(_) => described,
+    })
+}
+
+fn identify(kind: Kind, metadata: &ObjectMeta) -> Option<Described> {
+    let name: Arc<str> = metadata.name.as_deref().filter(|name| !name.is_empty())?.into();
+    let namespace: Arc<str> = metadata.namespace.as_deref().unwrap_or_default().into();
+    let uid = uid_or_name(
+        metadata.uid.as_deref().unwrap_or_default(),
+        kind.as_str(),
+        &namespace,
+        &name,
+    );
+    let owners = metadata.owner_references.iter().flatten();
+    let owner = owners.clone().find(|owner| owner.controller == Some(true)).or(owners.clone().next());
+    Some(Described {
+        kind,
+        uid,
+        namespace,
+        name,
+        node: Arc::default(),
+        owner: owner.map(|owner| Owner {
+            kind: owner.kind.as_str().into(),
+            name: owner.name.as_str().into(),
+            uid: owner.uid.as_str().into(),
+        }),
+        ports: Vec::new(),
+        claims: Vec::new(),
+        life: Life {
+            start_us: metadata.creation_timestamp.as_ref().map_or(0, micros),
+            ..Life::default()
+        },
+        slice_of: None,
+        pods: None,
+    })
+}
+
+fn describe_pod(pod: &Pod, mut described: Described) -> Described {
+    let (spec, status) = (&pod.spec, &pod.status);
+    let containers = spec.containers.iter().chain(&spec.init_containers);
+    let ports = containers.flat_map(|container| &container.ports);
+    described.node = spec.node_name.as_str().into();
+    described.ports = ports.clone().map(|port| port.container_port).collect();
+    let host_ips = addresses(
+        status.host_ips.iter().map(|host| host.ip.as_str()).chain([status.host_ip.as_str()]),
+    );
+    let claimed_ports: Vec<u16> = if spec.host_network {
+        described.ports.clone()
+    } else {
+        let own = status.pod_ips.iter().map(|pod| pod.ip.as_str()).chain([status.pod_ip.as_str()]);
+        described.claims = addresses(own).into_iter().map(Claim::address).collect();
+        // 0 is how some tools write "none".
+        ports.filter_map(|port| port.host_port).filter(|port| *port != 0).collect()
+    };
+    for host in host_ips {
+        described.claims.extend(claimed_ports.iter().map(|port| Claim::port(host, *port)));
+    }
+    described.life = life_of_pod(status, described.life);
+    described
+}
+
+/// From PodReadyToStartContainers (else startTime) until the phase is final. A finished pod's address is
+/// free: its last condition that became false tells since when (Kubernetes' pod lifecycle document).
+fn life_of_pod(status: &PodStatus, created: Life) -> Life {
+    let sandbox_ready = status.conditions.iter().find(|condition| {
+        condition.r#type == "PodReadyToStartContainers" && condition.status == "True"
+    });
+    let exact = sandbox_ready.and_then(|condition| condition.last_transition_time.as_ref());
+    let finished = matches!(status.phase.as_str(), "Succeeded" | "Failed");
+    let turned_false = status
+        .conditions
+        .iter()
+        .filter(|condition| condition.status == "False")
+        .filter_map(|condition| condition.last_transition_time.as_ref().map(micros));
+    Life {
+        start_us: exact.or(status.start_time.as_ref()).map_or(created.start_us, micros),
+        exact: exact.is_some(),
+        finished,
+        finished_us: turned_false.max().filter(|_| finished),
+    }
+}
+
+fn describe_service(service: &Service, mut described: Described) -> Described {
+    let (spec, ingress) = (&service.spec, &service.status.load_balancer.ingress);
+    let cluster = spec.cluster_ips.iter().chain([&spec.cluster_ip]);
+    let all = cluster.chain(&spec.external_ips).chain(ingress.iter().map(|ingress| &ingress.ip));
+    described.claims =
+        addresses(all.map(String::as_str)).into_iter().map(Claim::address).collect();
+    described.ports = spec.ports.iter().map(|port| port.port).collect();
+    let node_ports = spec.ports.iter().filter_map(|port| port.node_port).filter(|port| *port != 0);
+    described.claims.extend(node_ports.map(Claim::node_port));
+    described
+}
+
+fn describe_node(node: &Node, mut described: Described) -> Described {
+    let all = node.status.addresses.iter().map(|address| address.address.as_str());
+    described.claims = addresses(all).into_iter().map(Claim::address).collect();
+    described.node = Arc::clone(&described.name);
+    described
+}
+
+fn describe_slice(slice: &EndpointSlice, mut described: Described) -> Described {
+    let labels = slice.metadata.labels.as_ref();
+    described.slice_of =
+        labels.and_then(|labels| labels.get(SERVICE_NAME_LABEL)).map(|name| name.as_str().into());
+    let targets = slice.endpoints.iter().filter_map(|endpoint| endpoint.target_ref.as_ref());
+    let pods = targets.filter(|target| target.kind == "Pod");
+    described.pods = Some(
+        pods.map(|pod| uid_or_name(&pod.uid, &pod.kind, &pod.namespace, &pod.name)).collect(),
+    );
+    described
+}
+
+/// Objects written by hand may lack the uid: then kind, namespace and name stand in.
+fn uid_or_name(uid: &str, kind: &str, namespace: &str, name: &str) -> Arc<str> {
+    if uid.is_empty() { format!("{kind}/{namespace}/{name}").into() } else { uid.into() }
+}
+
+/// The addresses among the texts ("None", host names and blanks are not), each once.
+fn addresses<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    for address in texts.filter_map(|text| text.parse::<IpAddr>().ok()) {
+        let address = address.to_canonical();
+        if !found.contains(&address) {
+            found.push(address);
+        }
+    }
+    found
+}
+
+/// Microseconds since the epoch.
+fn micros(time: &Time) -> u64 {
+    time.0.as_microsecond().try_into().unwrap_or(0)
+}

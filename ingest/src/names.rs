@@ -1,0 +1,104 @@
+//! The identity index as its feeders (names file, live watch) and its reader (the pipeline) share it.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use flowtrail_service::metrics::Metrics;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+
+use crate::identity::IdentityIndex;
+use crate::objects::Kind;
+
+/// A handle on the index. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Names {
+    index: Arc<RwLock<IdentityIndex>>,
+    pub(crate) metrics: NamesMetrics,
+}
+
+impl Names {
+    /// An empty index, with its metrics.
+    pub fn new(metrics: &Metrics) -> Self {
+        Self { index: Arc::default(), metrics: NamesMetrics::register(metrics) }
+    }
+
+    /// For looking names up: the same answers until the guard is dropped.
+    pub fn read(&self) -> RwLockReadGuard<'_, IdentityIndex> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For feeding the index.
+    pub fn update(&self, change: impl FnOnce(&mut IdentityIndex)) {
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        let before = index.counts();
+        change(&mut index);
+        let after = index.counts();
+        self.metrics.objects.set(after.objects.try_into().unwrap_or(i64::MAX));
+        self.metrics.refused.inc_by(after.refused - before.refused);
+        self.metrics.forgotten.inc_by(
+            after.forgotten - before.forgotten + after.ownerships_forgotten
+                - before.ownerships_forgotten,
+        );
+    }
+}
+
+/// What becomes of the objects that names come from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NamesMetrics {
+    pub(crate) objects: Gauge,
+    pub(crate) refused: Counter,
+    pub(crate) forgotten: Counter,
+    pub(crate) undecodable: Counter,
+    pub(crate) file_failures: Counter,
+    pub(crate) watch_failures: Family<KindLabel, Counter>,
+    pub(crate) watch_lists: Family<KindLabel, Counter>,
+}
+
+/// The six kinds: a bounded label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct KindLabel {
+    kind: &'static str,
+}
+
+impl From<Kind> for KindLabel {
+    fn from(kind: Kind) -> Self {
+        Self { kind: kind.as_str() }
+    }
+}
+
+impl NamesMetrics {
+    fn register(metrics: &Metrics) -> Self {
+        let names = Self::default();
+        metrics.register(|registry| {
+            let NamesMetrics {
+                objects,
+                refused,
+                forgotten,
+                undecodable,
+                file_failures,
+                watch_failures,
+                watch_lists,
+            } = &names;
+            registry.register("ingest_names_objects", "Kubernetes objects known, vanished ones among them", objects.clone());
+            registry.register("ingest_names_refused", "Objects refused: too many, or without a name", refused.clone());
+            registry.register("ingest_names_forgotten", "Vanished objects and old owners forgotten to bound memory", forgotten.clone());
+            registry.register("ingest_names_undecodable", "Objects of the names file that could not be decoded", undecodable.clone());
+            registry.register("ingest_names_file_failures", "Times the names file could not be read; the last good names stayed", file_failures.clone());
+            registry.register("ingest_names_watch_failures", "Failures of the watch on the Kubernetes API, retried with backoff", watch_failures.clone());
+            registry.register("ingest_names_watch_lists", "Whole lists taken from the Kubernetes API", watch_lists.clone());
+        });
+        names
+    }
+}
+
+/// The wall clock, microseconds since the epoch: read only where objects come in.
+pub(crate) fn now_us() -> u64 {
+    since_epoch_us(SystemTime::now())
+}
+
+pub(crate) fn since_epoch_us(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros().try_into().unwrap_or(u64::MAX))
+}

@@ -1,0 +1,194 @@
+//! Names from a file: the output of `kubectl get pods,services,nodes,endpointslices,replicasets,jobs
+//! -A -o json`, reread when it changes. A file that cannot be read leaves the last good names in place.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::names::{Names, now_us, since_epoch_us};
+use crate::objects::{EndpointSlice, Job, Kind, Node, Object, Pod, ReplicaSet, Service};
+
+/// How often the file's time and size are looked at.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Largest file that is read, as it is held in memory: 150,000 pods are about as many times 5 KiB.
+/// A larger one is an error.
+pub const MAX_BYTES: u64 = 1 << 30;
+
+/// Undecodable objects that are logged of one file, at most; all are counted.
+const MAX_LOGGED: usize = 10;
+
+/// Why the names file could not be read.
+#[derive(Debug, Error)]
+pub enum NamesFileError {
+    /// It is not there, or not readable.
+    #[error("cannot read the names file {}: give --names a file that this user can read", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It is larger than [`MAX_BYTES`].
+    #[error("the names file {} has {bytes} bytes, more than {MAX_BYTES}: leave kinds or namespaces out of it", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// It is not JSON, or not a List. The source names line and column.
+    #[error(
+        "the names file {} is no List of objects: make it with `kubectl get pods,services,nodes,endpointslices,replicasets,jobs -A -o json`",
+        path.display()
+    )]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong where.
+        source: serde_json::Error,
+    },
+}
+
+/// A names file that has been read once.
+#[derive(Debug)]
+pub struct NamesFile {
+    path: PathBuf,
+    names: Names,
+    /// Time and size of the file as last looked at, good or not.
+    stamp: Stamp,
+    /// Time of the last good file, microseconds since the epoch.
+    good_us: u64,
+}
+
+type Stamp = Option<(SystemTime, u64)>;
+
+impl NamesFile {
+    /// Reads the file into the index.
+    ///
+    /// # Errors
+    /// If it cannot be read: there are no good names yet that could stay.
+    pub fn open(path: PathBuf, names: Names) -> Result<Self, NamesFileError> {
+        let mut file = Self { path, names, stamp: None, good_us: 0 };
+        file.read()?;
+        Ok(file)
+    }
+
+    /// Rereads the file whenever it changes, until the token is cancelled.
+    pub async fn follow(mut self, shutdown: CancellationToken) {
+        let mut poll = tokio::time::interval(POLL);
+        while shutdown.run_until_cancelled(poll.tick()).await.is_some() {
+            let stamp = stamp_of(&self.path);
+            if stamp == self.stamp {
+                continue;
+            }
+            // A large file takes a while to parse: not on a thread that serves others.
+            let reread = tokio::task::spawn_blocking(move || {
+                self.stamp = stamp;
+                self.reread();
+                self
+            });
+            match reread.await {
+                Ok(file) => self = file,
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Reads the file; on failure says so and keeps the last good names.
+    fn reread(&mut self) {
+        if let Err(error) = self.read() {
+            self.names.metrics.file_failures.inc();
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            warn!(%error, source, "names file not read, the last good names stay");
+        }
+    }
+
+    fn read(&mut self) -> Result<(), NamesFileError> {
+        let unreadable = |source| NamesFileError::Unreadable { path: self.path.clone(), source };
+        let metadata = std::fs::metadata(&self.path).map_err(unreadable)?;
+        if metadata.len() > MAX_BYTES {
+            return Err(NamesFileError::TooLarge { path: self.path.clone(), bytes: metadata.len() });
+        }
+        let text = std::fs::read(&self.path).map_err(unreadable)?;
+        let list = parse(&text)
+            .map_err(|source| NamesFileError::Invalid { path: self.path.clone(), source })?;
+        // The time was taken before the text: a change in between is read again.
+        let modified = metadata.modified().ok();
+        self.stamp = modified.map(|time| (time, metadata.len()));
+        let changed_us = modified.map_or_else(now_us, since_epoch_us);
+
+        self.names.metrics.undecodable.inc_by(list.undecodable.len() as u64);
+        for problem in list.undecodable.iter().take(MAX_LOGGED) {
+            warn!(path = %self.path.display(), problem, "object in the names file skipped");
+        }
+        let objects: usize = list.objects.values().map(Vec::len).sum();
+        info!(path = %self.path.display(), objects, undecodable = list.undecodable.len(), "names read");
+        self.names.update(|index| {
+            for kind in Kind::ALL {
+                let listed = list.objects.get(&kind).map(Vec::as_slice).unwrap_or_default();
+                index.replace(kind, listed, self.good_us, changed_us);
+            }
+        });
+        self.good_us = changed_us;
+        Ok(())
+    }
+}
+
+fn stamp_of(path: &Path) -> Stamp {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+/// The objects of a List by kind, and what is wrong with those that could not be decoded.
+#[derive(Debug, Default)]
+struct List {
+    objects: HashMap<Kind, Vec<Object>>,
+    undecodable: Vec<String>,
+}
+
+fn parse(text: &[u8]) -> Result<List, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Items<'a> {
+        #[serde(borrow)]
+        items: Vec<&'a RawValue>,
+    }
+    let Items { items } = serde_json::from_slice(text)?;
+    let mut list = List::default();
+    for (position, item) in items.iter().enumerate() {
+        match decode(item.get()) {
+            Ok(Some(object)) => list.objects.entry(object.kind()).or_default().push(object),
+            // Other kinds may be in the same dump.
+            Ok(None) => {}
+            Err(error) => list.undecodable.push(format!("items[{position}]: {error}")),
+        }
+    }
+    Ok(list)
+}
+
+fn decode(item: &str) -> Result<Option<Object>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct TypeOnly {
+        kind: String,
+    }
+    fn object<K: DeserializeOwned + Into<Object>>(item: &str) -> serde_json::Result<Option<Object>> {
+        serde_json::from_str::<K>(item).map(|object| Some(object.into()))
+    }
+    match serde_json::from_str::<TypeOnly>(item)?.kind.as_str() {
+        "Pod" => object::<Pod>(item),
+        "Service" => object::<Service>(item),
+        "Node" => object::<Node>(item),
+        "EndpointSlice" => object::<EndpointSlice>(item),
+        "ReplicaSet" => object::<ReplicaSet>(item),
+        "Job" => object::<Job>(item),
+        _ => Ok(None),
+    }
+}

@@ -1,0 +1,33 @@
+//! The in-process source: a log that lives as long as the process, its offsets counted here.
+
+use std::collections::HashMap;
+
+use flowtrail_schema::topic::{FLOWS_TOPIC, Message};
+use tokio::sync::mpsc;
+
+use super::{Envelope, Topic};
+
+pub(crate) struct ChannelFeed {
+    receiver: mpsc::Receiver<Message>,
+    topic: Topic,
+    next_offsets: HashMap<u32, u64>,
+}
+
+impl ChannelFeed {
+    pub(super) fn new(receiver: mpsc::Receiver<Message>, topic_id: String, partitions: u32) -> Self {
+        let topic = Topic { name: FLOWS_TOPIC.to_owned(), id: topic_id, partitions };
+        Self { receiver, topic, next_offsets: HashMap::new() }
+    }
+
+    pub(super) async fn next(&mut self) -> Option<Envelope> {
+        let Message { partition, payload, .. } = self.receiver.recv().await?;
+        let next = self.next_offsets.entry(partition).or_default();
+        let offset = *next;
+        *next += 1;
+        Some(Envelope { partition, offset, payload })
+    }
+
+    pub(super) fn topic(&self) -> &Topic {
+        &self.topic
+    }
+}

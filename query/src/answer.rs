@@ -1,0 +1,217 @@
+//! The answer: what `/api/v1/graph` says, as types that write its JSON and read it back.
+
+use std::ops::AddAssign;
+
+use serde::{Deserialize, Serialize};
+
+/// Who talked to whom in a window.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Graph {
+    /// The window that was computed.
+    pub window: Window,
+    /// What the agents saw of it: tells "no traffic" from "we were blind".
+    pub coverage: Coverage,
+    /// Every end of an edge, ordered by id.
+    pub nodes: Vec<Node>,
+    /// Ordered by the request's stat, largest first; the folded rest last.
+    pub edges: Vec<Edge>,
+}
+
+/// The computed window `[from, to)`: the requested one, widened to interval boundaries. All times
+/// are milliseconds since the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// First instant computed.
+    pub from: i64,
+    /// First instant after.
+    pub to: i64,
+    /// `from` as asked for.
+    pub requested_from: i64,
+    /// `to` as asked for.
+    pub requested_to: i64,
+    /// Boundaries are multiples of this many seconds.
+    pub resolution_s: u32,
+    /// Every live agent has reported until here; from here to `to` more may still arrive. It is
+    /// `from` when no agent has reported.
+    pub complete_until: i64,
+}
+
+/// The agents' own reports on the window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Agents that reported at least once.
+    pub agents: u64,
+    /// Reports there would be had each of them reported on each interval until now.
+    pub intervals_expected: u64,
+    /// Reports there are, one per agent and interval.
+    pub intervals_reported: u64,
+    /// Packets that kernels dropped before the agents saw them.
+    pub packets_dropped: u64,
+    /// Records that agents gave up because every queue towards Kafka was full.
+    pub records_dropped: u64,
+}
+
+/// One end of edges: a workload, pod, Service, …, by the request's `group_by`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Unique, and the same in every window: `kind:namespace/name`.
+    pub id: String,
+    /// `namespace`, `workload`, `pod`, `service`, `node`, `ip`, `external`, `unknown` or `other`.
+    pub kind: String,
+    /// Kubernetes namespace; empty for what has none.
+    pub namespace: String,
+    /// Name; the address for what has none.
+    pub name: String,
+    /// Top owner, for what has one; empty otherwise.
+    pub workload: String,
+    /// Deployment, StatefulSet, DaemonSet, …; empty without a workload.
+    pub workload_kind: String,
+    /// Addresses seen at the edges' ends, at most 64, lowest first.
+    pub addresses: Vec<String>,
+    /// There are more addresses than listed.
+    pub more_addresses: bool,
+    /// Sum over the edges that it is the source of.
+    pub as_client: Traffic,
+    /// Sum over the edges that it is the target of.
+    pub as_server: Traffic,
+}
+
+/// All connections of one client with one server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Edge {
+    /// Unique, and the same in every window: `source>target`.
+    pub id: String,
+    /// Node id of the client.
+    pub source: String,
+    /// Node id of the server.
+    pub target: String,
+    /// Server ports as the clients used them, at most 64, lowest first.
+    pub server_ports: Vec<u16>,
+    /// Services through which the clients went, as `namespace/name`, at most 64.
+    pub services: Vec<String>,
+    /// There are more server ports or Services than listed.
+    pub more: bool,
+    /// First packet, milliseconds since the epoch; `from` when the connections were only open.
+    pub first_seen: i64,
+    /// Last packet, milliseconds since the epoch.
+    pub last_seen: i64,
+    /// The sums.
+    #[serde(flatten)]
+    pub traffic: Traffic,
+}
+
+/// Sums over connections. `sent` is client to server, `received` server to client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Connections alive in the window: open at its start, or opened or joined in it.
+    pub connections: u64,
+    /// Connections whose SYN is in the window.
+    pub opened: u64,
+    /// Connections first seen in the window without their SYN.
+    pub joined: u64,
+    /// Connections open at the window's end (at `complete_until`, when that is earlier).
+    pub open: u64,
+    /// Connections that ended, by reason.
+    pub closed: Closed,
+    /// Attempts that never became a connection: refused and unanswered.
+    pub failed: u64,
+    /// Client to server.
+    pub sent: Counters,
+    /// Server to client.
+    pub received: Counters,
+    /// Retransmitted packets, both directions.
+    pub retransmits: u64,
+    /// Lifetimes of the connections that ended in the window.
+    pub duration: Duration,
+    /// SYN to SYN-ACK: the time to connect, as the counted observation saw it.
+    pub latency: Latency,
+    /// The client's first payload to the server's first payload.
+    pub first_response: Latency,
+    /// Share (0 to 1) of the connections whose direction was guessed from ports.
+    pub direction_inferred: f64,
+}
+
+/// Counters of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// IP packet lengths, IP header included.
+    pub bytes: u64,
+    /// TCP payload.
+    pub payload_bytes: u64,
+    /// Packets.
+    pub packets: u64,
+    /// Packets whose sequence numbers had been sent before.
+    pub retransmitted_packets: u64,
+    /// Packets that announced a receive window of zero.
+    pub zero_window_packets: u64,
+}
+
+impl AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.payload_bytes += other.payload_bytes;
+        self.packets += other.packets;
+        self.retransmitted_packets += other.retransmitted_packets;
+        self.zero_window_packets += other.zero_window_packets;
+    }
+}
+
+/// Closes by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// Both FINs acknowledged.
+    pub fin: u64,
+    /// RST sent by the client.
+    pub reset_by_client: u64,
+    /// RST sent by the server.
+    pub reset_by_server: u64,
+    /// SYN answered by RST.
+    pub refused: u64,
+    /// No answer to the SYN.
+    pub unanswered: u64,
+    /// No packet for the idle timeout.
+    pub idle: u64,
+    /// A new connection took the tuple.
+    pub superseded: u64,
+    /// The agent's flow table was full.
+    pub evicted: u64,
+}
+
+impl AddAssign for Closed {
+    fn add_assign(&mut self, other: Self) {
+        self.fin += other.fin;
+        self.reset_by_client += other.reset_by_client;
+        self.reset_by_server += other.reset_by_server;
+        self.refused += other.refused;
+        self.unanswered += other.unanswered;
+        self.idle += other.idle;
+        self.superseded += other.superseded;
+        self.evicted += other.evicted;
+    }
+}
+
+/// Lifetimes in milliseconds; null when no connection ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Duration {
+    /// Connections that ended with a known lifetime.
+    pub count: u64,
+    /// Mean.
+    pub avg_ms: Option<f64>,
+    /// Longest.
+    pub max_ms: Option<f64>,
+}
+
+/// Times in milliseconds; null without a sample. Quantiles are exact to 5 %.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Samples.
+    pub count: u64,
+    /// Mean.
+    pub avg_ms: Option<f64>,
+    /// Median.
+    pub p50_ms: Option<f64>,
+    /// 95th percentile.
+    pub p95_ms: Option<f64>,
+    /// Longest.
+    pub max_ms: Option<f64>,
+}

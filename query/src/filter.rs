@@ -1,0 +1,90 @@
+//! The filter: which rows count. It looks at single rows, so windows add up under it. Its SQL is
+//! fixed text; what the caller sent travels as bound parameters.
+
+use clickhouse::query::Query;
+use flowtrail_schema::row::EntityKind;
+
+/// Which rows count. An empty list and `None` keep all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Filter {
+    /// Either end is in one of these namespaces.
+    pub(crate) namespaces: Vec<String>,
+    /// Either end's namespace matches.
+    pub(crate) namespace_pattern: Option<String>,
+    /// Either end's name or address matches.
+    pub(crate) include: Option<String>,
+    /// Neither end's name or address matches: wins over `include`.
+    pub(crate) exclude: Option<String>,
+    /// The server's port, as the client used it or as the server has it, is one of these.
+    pub(crate) ports: Vec<u16>,
+    /// Either end is of one of these kinds.
+    pub(crate) kinds: Vec<EntityKind>,
+}
+
+impl Filter {
+    /// A condition on a row of `flows`, naming the parameters that [`Filter::bind`] gives.
+    pub(crate) fn sql(&self) -> String {
+        let namespaces = "(has({namespaces:Array(String)}, client_namespace) \
+                          OR has({namespaces:Array(String)}, server_namespace))";
+        let namespace_pattern = "(match(client_namespace, {namespace_pattern:String}) \
+                                 OR match(server_namespace, {namespace_pattern:String}))";
+        let ports = "(has({ports:Array(UInt16)}, server_port) \
+                     OR has({ports:Array(UInt16)}, server_real_port))";
+        let kinds = "(has({kinds:Array(Int8)}, toInt8(client_kind)) \
+                     OR has({kinds:Array(Int8)}, toInt8(server_kind)))";
+        let conditions = [
+            (!self.namespaces.is_empty()).then(|| namespaces.to_owned()),
+            self.namespace_pattern.as_ref().map(|_| namespace_pattern.to_owned()),
+            (!self.ports.is_empty()).then(|| ports.to_owned()),
+            (!self.kinds.is_empty()).then(|| kinds.to_owned()),
+            self.include.as_ref().map(|_| either_end_matches("{include:String}")),
+            self.exclude
+                .as_ref()
+                .map(|_| format!("NOT {}", either_end_matches("{exclude:String}"))),
+        ];
+        let conditions: Vec<_> = conditions.into_iter().flatten().collect();
+        if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") }
+    }
+
+    /// Binds what the caller sent.
+    pub(crate) fn bind(&self, mut query: Query) -> Query {
+        if !self.namespaces.is_empty() {
+            query = query.param("namespaces", &self.namespaces);
+        }
+        if !self.ports.is_empty() {
+            query = query.param("ports", &self.ports);
+        }
+        if !self.kinds.is_empty() {
+            let numbers: Vec<i8> = self.kinds.iter().map(|kind| kind.number()).collect();
+            query = query.param("kinds", numbers);
+        }
+        let patterns = [
+            ("namespace_pattern", &self.namespace_pattern),
+            ("include", &self.include),
+            ("exclude", &self.exclude),
+        ];
+        for (name, pattern) in patterns {
+            if let Some(pattern) = pattern {
+                query = query.param(name, pattern);
+            }
+        }
+        query
+    }
+}
+
+/// An end's names are its own, its workload's and, for the server, the Service's; its addresses are
+/// those seen and those behind NAT.
+fn either_end_matches(pattern: &str) -> String {
+    const NAMES: &[&str] =
+        &["client_name", "client_workload", "server_name", "server_workload", "service_name"];
+    const ADDRESSES: &[&str] = &["client_ip", "client_real_ip", "server_ip", "server_real_ip"];
+    let names = NAMES.iter().map(|name| (*name).to_owned());
+    let texts = names.chain(ADDRESSES.iter().map(|address| address_text(address)));
+    let matches: Vec<_> = texts.map(|text| format!("match({text}, {pattern})")).collect();
+    format!("({})", matches.join(" OR "))
+}
+
+/// An address as people write it: mapped IPv4 without the prefix.
+fn address_text(column: &str) -> String {
+    format!(r"replaceRegexpOne(toString({column}), '^::ffff:([0-9]+[.])', '\\1')")
+}

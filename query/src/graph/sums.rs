@@ -1,0 +1,146 @@
+//! What adds up on an edge or a node, before averages and quantiles are taken.
+
+use crate::answer::{Closed, Counters, Duration, Latency, Traffic};
+use crate::histogram::Histogram;
+use crate::sql::{CountersColumns, EdgeRow, MeasureColumns};
+
+/// Sums over connections: merging is exact, in any order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Sums {
+    pub(crate) connections: u64,
+    pub(crate) opened: u64,
+    pub(crate) joined: u64,
+    pub(crate) open: u64,
+    pub(crate) inferred: u64,
+    pub(crate) closed: Closed,
+    pub(crate) sent: Counters,
+    pub(crate) received: Counters,
+    pub(crate) duration: Measure,
+    pub(crate) latency: Measure,
+    pub(crate) first_response: Measure,
+}
+
+/// A sum of samples in microseconds, their largest, and (for latencies) their distribution.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Measure {
+    sum_us: u64,
+    count: u64,
+    max_us: u64,
+    histogram: Histogram,
+}
+
+impl Sums {
+    pub(crate) fn of(row: EdgeRow) -> Self {
+        let (fin, reset_by_client, reset_by_server, refused, unanswered, idle, superseded, evicted) =
+            row.closed;
+        let (sum_us, count, max_us) = row.duration;
+        Self {
+            connections: row.open_at_start + row.opened + row.joined,
+            opened: row.opened,
+            joined: row.joined,
+            open: 0,
+            inferred: row.inferred,
+            closed: Closed {
+                fin,
+                reset_by_client,
+                reset_by_server,
+                refused,
+                unanswered,
+                idle,
+                superseded,
+                evicted,
+            },
+            sent: counters(row.sent),
+            received: counters(row.received),
+            duration: Measure { sum_us, count, max_us, histogram: Histogram::default() },
+            latency: Measure::of(row.latency),
+            first_response: Measure::of(row.first_response),
+        }
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.connections += other.connections;
+        self.opened += other.opened;
+        self.joined += other.joined;
+        self.open += other.open;
+        self.inferred += other.inferred;
+        self.closed += other.closed;
+        self.sent += other.sent;
+        self.received += other.received;
+        self.duration.merge(&other.duration);
+        self.latency.merge(&other.latency);
+        self.first_response.merge(&other.first_response);
+    }
+
+    pub(crate) fn failed(&self) -> u64 {
+        self.closed.refused + self.closed.unanswered
+    }
+
+    pub(crate) fn retransmits(&self) -> u64 {
+        self.sent.retransmitted_packets + self.received.retransmitted_packets
+    }
+
+    /// As answered: with averages and quantiles of the merged sums.
+    pub(crate) fn traffic(&self) -> Traffic {
+        Traffic {
+            connections: self.connections,
+            opened: self.opened,
+            joined: self.joined,
+            open: self.open,
+            closed: self.closed,
+            failed: self.failed(),
+            sent: self.sent,
+            received: self.received,
+            retransmits: self.retransmits(),
+            duration: Duration {
+                count: self.duration.count,
+                avg_ms: self.duration.avg_ms(),
+                max_ms: self.duration.max_ms(),
+            },
+            latency: self.latency.latency(),
+            first_response: self.first_response.latency(),
+            direction_inferred: self.inferred as f64 / self.connections.max(1) as f64,
+        }
+    }
+}
+
+impl Measure {
+    fn of((sum_us, count, max_us, (buckets, counts)): MeasureColumns) -> Self {
+        Self { sum_us, count, max_us, histogram: Histogram::from_arrays(buckets, counts) }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.sum_us += other.sum_us;
+        self.count += other.count;
+        self.max_us = self.max_us.max(other.max_us);
+        self.histogram.merge(&other.histogram);
+    }
+
+    pub(crate) fn avg_ms(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum_us as f64 / self.count as f64 / 1_000.0)
+    }
+
+    fn max_ms(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.max_us as f64 / 1_000.0)
+    }
+
+    /// In milliseconds, never above the largest sample.
+    pub(crate) fn quantile_ms(&self, quantile: f64) -> Option<f64> {
+        self.histogram.quantile_us(quantile).map(|us| us.min(self.max_us as f64) / 1_000.0)
+    }
+
+    fn latency(&self) -> Latency {
+        Latency {
+            count: self.count,
+            avg_ms: self.avg_ms(),
+            p50_ms: self.quantile_ms(0.5),
+            p95_ms: self.quantile_ms(0.95),
+            max_ms: self.max_ms(),
+        }
+    }
+}
+
+fn counters(columns: CountersColumns) -> Counters {
+    let (bytes, payload_bytes, packets, retransmitted_packets, zero_window_packets) = columns;
+    Counters { bytes, payload_bytes, packets, retransmitted_packets, zero_window_packets }
+}

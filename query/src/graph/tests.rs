@@ -1,0 +1,167 @@
+//! Laws of the fold.
+
+use flowtrail_schema::row::EntityKind;
+use proptest::prelude::*;
+
+use super::*;
+use crate::answer::Traffic;
+use crate::sql::End;
+
+/// A workload of the namespace `shop`.
+pub(crate) fn workload(name: &str) -> End {
+    let text = |text: &str| text.to_owned();
+    let (namespace, kind) = (text("shop"), text("Deployment"));
+    let none = String::new;
+    let number = EntityKind::Pod.number();
+    (number, namespace, kind, text(name), none(), none(), none(), none(), Ipv6Addr::UNSPECIFIED)
+}
+
+/// An edge with some of everything, in proportion to `connections`.
+pub(crate) fn row(source: &str, target: &str, connections: u64) -> EdgeRow {
+    let address = |last: u64| vec![std::net::Ipv4Addr::new(192, 0, 2, last as u8).to_ipv6_mapped()];
+    let counters = |bytes| (bytes, bytes / 2, bytes / 100, connections, 1);
+    EdgeRow {
+        source: workload(source),
+        target: workload(target),
+        server_ports: vec![443],
+        services: vec![format!("shop/{target}")],
+        client_addresses: address(connections),
+        server_addresses: address(connections + 1),
+        first_seen_ms: 1_000 + connections as i64,
+        last_seen_ms: 9_000 + connections as i64,
+        open_at_start: 0,
+        opened: connections,
+        joined: 0,
+        inferred: 0,
+        closed: (connections, 0, 0, 1, 2, 0, 0, 0),
+        sent: counters(1_000 * connections),
+        received: counters(2_000 * connections),
+        duration: (50_000 * connections, connections, 80_000),
+        latency: (1_000 * connections, connections, 1_000, (vec![72], vec![connections])),
+        first_response: (0, 0, 0, (Vec::new(), Vec::new())),
+    }
+}
+
+fn open(source: &str, target: &str, connections: u64) -> OpenRow {
+    let row = row(source, target, connections);
+    OpenRow {
+        source: row.source,
+        target: row.target,
+        server_ports: row.server_ports,
+        services: row.services,
+        client_addresses: row.client_addresses,
+        server_addresses: row.server_addresses,
+        connections,
+        inferred: connections,
+    }
+}
+
+fn of(rows: Vec<EdgeRow>, limit: usize) -> (Vec<Node>, Vec<Edge>) {
+    let rows = Rows { edges: rows, ..Rows::default() };
+    graph(rows, GroupBy::Workload, Stat::Connections, limit, 0)
+}
+
+#[test]
+fn no_rows_give_no_graph() {
+    assert_eq!(of(Vec::new(), 10), (Vec::new(), Vec::new()));
+}
+
+#[test]
+fn rows_of_the_same_ends_become_one_edge() {
+    let (nodes, edges) = of(vec![row("web", "db", 3), row("web", "db", 4)], 10);
+    let [edge] = edges.as_slice() else { panic!("{edges:?}") };
+    assert_eq!(edge.id, "workload:shop/Deployment/web>workload:shop/Deployment/db");
+    assert_eq!((edge.first_seen, edge.last_seen), (1_003, 9_004));
+    assert_eq!(edge.traffic.connections, 7);
+    assert_eq!(edge.traffic.failed, 6);
+    assert_eq!(edge.traffic.sent.bytes, 7_000);
+    assert_eq!(edge.traffic.retransmits, 14);
+    assert_eq!(edge.traffic.duration.avg_ms, Some(50.0));
+    let p95 = edge.traffic.latency.p95_ms.unwrap();
+    assert!((0.95..=1.0).contains(&p95), "{p95}");
+    assert_eq!(edge.traffic.first_response.avg_ms, None);
+    let ids: Vec<_> = nodes.iter().map(|node| node.id.as_str()).collect();
+    assert_eq!(ids, ["workload:shop/Deployment/db", "workload:shop/Deployment/web"]);
+    assert_eq!(nodes[0].as_server, edge.traffic);
+    assert_eq!(nodes[0].as_client, Traffic::default());
+    assert_eq!((nodes[1].name.as_str(), nodes[1].workload_kind.as_str()), ("web", "Deployment"));
+    assert_eq!(nodes[1].addresses, ["192.0.2.3", "192.0.2.4"]);
+}
+
+#[test]
+fn open_connections_count_although_they_were_silent() {
+    let rows = Rows {
+        edges: vec![row("web", "db", 2)],
+        open_at_start: vec![open("web", "db", 3), open("web", "cache", 1)],
+        open_at_end: vec![open("web", "db", 4)],
+    };
+    let (_, edges) = graph(rows, GroupBy::Workload, Stat::Connections, 10, 500);
+    let [db, cache] = edges.as_slice() else { panic!("{edges:?}") };
+    assert_eq!((db.traffic.connections, db.traffic.open, db.traffic.opened), (5, 4, 2));
+    assert_eq!(db.traffic.direction_inferred, 0.6);
+    assert_eq!((cache.traffic.connections, cache.first_seen, cache.last_seen), (1, 500, 500));
+}
+
+#[test]
+fn beyond_the_limit_all_is_kept_under_other() {
+    let rows = vec![
+        row("a", "b", 9),
+        row("b", "a", 1),
+        row("a", "c", 2),
+        row("c", "b", 3),
+        row("c", "d", 4),
+    ];
+    let (nodes, edges) = of(rows, 1);
+    let ids: Vec<_> =
+        edges.iter().map(|edge| edge.id.replace("workload:shop/Deployment/", "")).collect();
+    assert_eq!(ids, ["a>b", "other>other", "other>b", "a>other", "b>other"]);
+    assert_eq!(edges.iter().map(|edge| edge.traffic.connections).sum::<u64>(), 19);
+    let other = nodes.iter().find(|node| node.id == "other").unwrap();
+    assert_eq!((other.kind.as_str(), other.name.as_str()), ("other", "other"));
+    assert_eq!(other.as_server.connections, 1 + 2 + 4);
+}
+
+#[test]
+fn long_lists_say_that_there_is_more() {
+    let mut long = row("web", "db", 1);
+    long.server_ports = (1..=MAX_LISTED as u16 + 1).collect();
+    let (_, edges) = of(vec![long, row("web", "db", 1)], 10);
+    assert_eq!(edges[0].server_ports.len(), MAX_LISTED);
+    assert!(edges[0].more);
+}
+
+fn any_rows() -> impl Strategy<Value = Vec<EdgeRow>> {
+    let row = (0..6_u8, 0..6_u8, 1..50_u64)
+        .prop_map(|(a, b, connections)| row(&format!("w{a}"), &format!("w{b}"), connections));
+    prop::collection::vec(row, 0..30)
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_rows_does_not_matter(rows in any_rows(), limit in 1..10_usize) {
+        let mut reversed = rows.clone();
+        reversed.reverse();
+        prop_assert_eq!(of(rows, limit), of(reversed, limit));
+    }
+
+    #[test]
+    fn a_graph_is_whole_whatever_the_limit(rows in any_rows(), limit in 1..10_usize) {
+        let connections: u64 = rows.iter().map(|row| row.opened).sum();
+        let (nodes, edges) = of(rows, limit);
+        let ids: BTreeSet<_> = nodes.iter().map(|node| &node.id).collect();
+        prop_assert_eq!(ids.len(), nodes.len());
+        let edge_ids: BTreeSet<_> = edges.iter().map(|edge| &edge.id).collect();
+        prop_assert_eq!(edge_ids.len(), edges.len());
+        let ends: BTreeSet<_> = edges.iter().flat_map(|edge| [&edge.source, &edge.target]).collect();
+        prop_assert_eq!(&ends, &ids);
+        let own = edges.iter().filter(|edge| edge.source != "other" && edge.target != "other");
+        prop_assert!(own.count() <= limit);
+        for sum in [
+            edges.iter().map(|edge| edge.traffic.connections).sum::<u64>(),
+            nodes.iter().map(|node| node.as_client.connections).sum(),
+            nodes.iter().map(|node| node.as_server.connections).sum(),
+        ] {
+            prop_assert_eq!(sum, connections);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The service's own metrics.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+
+/// Requests by route and outcome. Routes are ours, so labels are few.
+#[derive(Clone, Debug)]
+pub(crate) struct QueryMetrics {
+    requests: Family<RequestLabels, Counter>,
+    duration: Family<RouteLabel, Histogram>,
+    running: Gauge,
+}
+
+/// A graph being computed, until dropped: also when its caller has gone.
+pub(crate) struct Running(Gauge);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: String,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabel {
+    route: String,
+}
+
+impl QueryMetrics {
+    pub(crate) fn new(metrics: &flowtrail_service::metrics::Metrics) -> Self {
+        // From an empty store's answer to the default timeout.
+        let seconds = || Histogram::new([0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]);
+        let new = Self {
+            requests: Family::default(),
+            duration: Family::new_with_constructor(seconds),
+            running: Gauge::default(),
+        };
+        metrics.register(|registry| {
+            let Self { requests, duration, running } = new.clone();
+            registry.register("query_requests", "Requests answered, by route and status", requests);
+            registry.register(
+                "query_request_duration_seconds",
+                "Time from a request to its answer",
+                duration,
+            );
+            registry.register("query_running", "Graphs being computed now", running);
+        });
+        new
+    }
+
+    /// Counts a graph as being computed.
+    pub(crate) fn running(&self) -> Running {
+        self.running.inc();
+        Running(self.running.clone())
+    }
+
+    /// Counts an answer. `route` is the route's pattern, none for a path that is not ours.
+    pub(crate) fn answered(&self, route: Option<&str>, status: u16, took: Duration) {
+        let route = route.unwrap_or("unknown").to_owned();
+        self.requests.get_or_create(&RequestLabels { route: route.clone(), status }).inc();
+        self.duration.get_or_create(&RouteLabel { route }).observe(took.as_secs_f64());
+    }
+}

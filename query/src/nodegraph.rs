@@ -1,0 +1,297 @@
+//! The graph for the Node Graph API data source, in the words and colours of k8spacket, so that its
+//! dashboards work here.
+//!
+//! A persistent connection is one still open when the window ends. A node's numbers are those of all
+//! its connections, as client and as server.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::answer::{Edge, Graph, Node};
+use crate::params::StatsType;
+
+/// What the data source asks first: the fields that [`Data`] has.
+#[derive(Debug, Serialize)]
+pub(crate) struct Fields {
+    nodes_fields: Vec<Field>,
+    edges_fields: Vec<Field>,
+}
+
+#[derive(Debug, Serialize)]
+struct Field {
+    field_name: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(rename = "displayName", skip_serializing_if = "Option::is_none")]
+    display_name: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    color: Option<&'static str>,
+}
+
+/// Nodes and edges, keyed by field name.
+#[derive(Debug, Serialize)]
+pub(crate) struct Data {
+    nodes: Vec<NodeFields>,
+    edges: Vec<EdgeFields>,
+}
+
+#[derive(Debug, Serialize)]
+struct NodeFields {
+    id: String,
+    title: String,
+    #[serde(rename = "subTitle")]
+    subtitle: String,
+    #[serde(flatten)]
+    stats: Stats,
+    /// Sums to 1 with the second.
+    #[serde(rename = "arc__1")]
+    first_arc: f64,
+    #[serde(rename = "arc__2")]
+    second_arc: f64,
+    #[serde(rename = "detail__kind")]
+    kind: String,
+    #[serde(rename = "detail__namespace")]
+    namespace: String,
+}
+
+#[derive(Debug, Serialize)]
+struct EdgeFields {
+    id: String,
+    source: String,
+    target: String,
+    #[serde(flatten)]
+    stats: Stats,
+    #[serde(rename = "detail__ports")]
+    ports: String,
+    #[serde(rename = "detail__failed")]
+    failed: u64,
+    #[serde(rename = "detail__retransmits")]
+    retransmits: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Stats {
+    #[serde(rename = "mainStat")]
+    main: String,
+    #[serde(rename = "secondaryStat")]
+    secondary: String,
+}
+
+/// The fields, with what the stats and arcs mean.
+pub(crate) fn fields(stats_type: StatsType) -> Fields {
+    let (main, secondary, first, second) = match stats_type {
+        StatsType::Connection => (
+            "All connections",
+            "Persistent connections",
+            ("Persistent connections", "green"),
+            ("Short-lived connections", "red"),
+        ),
+        StatsType::Bytes => (
+            "Bytes received",
+            "Bytes responded",
+            ("Bytes received", "blue"),
+            ("Bytes responded", "yellow"),
+        ),
+        StatsType::Duration => (
+            "Average duration",
+            "Max duration",
+            ("Average duration", "purple"),
+            ("Max duration", "white"),
+        ),
+    };
+    let string =
+        |field_name, display_name| Field { field_name, kind: "string", display_name, color: None };
+    let number =
+        |field_name, display_name, color| Field { field_name, kind: "number", display_name, color };
+    Fields {
+        nodes_fields: vec![
+            string("id", None),
+            string("title", None),
+            string("subTitle", None),
+            string("mainStat", Some(main)),
+            string("secondaryStat", Some(secondary)),
+            number("arc__1", Some(first.0), Some(first.1)),
+            number("arc__2", Some(second.0), Some(second.1)),
+            string("detail__kind", Some("Kind")),
+            string("detail__namespace", Some("Namespace")),
+        ],
+        edges_fields: vec![
+            string("id", None),
+            string("source", None),
+            string("target", None),
+            string("mainStat", None),
+            string("secondaryStat", None),
+            string("detail__ports", Some("Server ports")),
+            number("detail__failed", Some("Failed connections"), None),
+            number("detail__retransmits", Some("Retransmitted packets"), None),
+        ],
+    }
+}
+
+/// The graph in those fields.
+pub(crate) fn data(graph: &Graph, stats_type: StatsType) -> Data {
+    let seconds = ((graph.window.to - graph.window.from) as f64 / 1_000.0).max(1.0);
+    let mut totals: HashMap<&str, Totals> = HashMap::new();
+    for edge in &graph.edges {
+        totals.entry(&edge.source).or_default().add(edge, &edge.source);
+        // What talks to itself has each connection once.
+        if edge.source != edge.target {
+            totals.entry(&edge.target).or_default().add(edge, &edge.target);
+        }
+    }
+    let totals_of = |node: &Node| totals.get(node.id.as_str()).cloned().unwrap_or_default();
+    Data {
+        nodes: graph
+            .nodes
+            .iter()
+            .map(|node| node_fields(node, &totals_of(node), stats_type, seconds))
+            .collect(),
+        edges: graph.edges.iter().map(|edge| edge_fields(edge, stats_type, seconds)).collect(),
+    }
+}
+
+/// What a node did in all its edges.
+#[derive(Clone, Debug, Default)]
+struct Totals {
+    connections: u64,
+    open: u64,
+    received: u64,
+    sent: u64,
+    closed: u64,
+    duration_ms: f64,
+    max_duration_ms: f64,
+}
+
+impl Totals {
+    /// Adds an edge that `node` is an end of.
+    fn add(&mut self, edge: &Edge, node: &str) {
+        let traffic = &edge.traffic;
+        self.connections += traffic.connections;
+        self.open += traffic.open;
+        if edge.source == node {
+            self.sent += traffic.sent.bytes;
+            self.received += traffic.received.bytes;
+        }
+        if edge.target == node {
+            self.sent += traffic.received.bytes;
+            self.received += traffic.sent.bytes;
+        }
+        if let (Some(avg_ms), Some(max_ms)) = (traffic.duration.avg_ms, traffic.duration.max_ms) {
+            let closed = traffic.duration.count;
+            self.closed += closed;
+            self.duration_ms += avg_ms * closed as f64;
+            self.max_duration_ms = self.max_duration_ms.max(max_ms);
+        }
+    }
+
+    fn avg_duration_ms(&self) -> Option<f64> {
+        (self.closed > 0).then(|| self.duration_ms / self.closed as f64)
+    }
+}
+
+fn node_fields(node: &Node, totals: &Totals, stats_type: StatsType, seconds: f64) -> NodeFields {
+    let (stats, share) = match stats_type {
+        StatsType::Connection => (
+            connection_stats(totals.connections, totals.open),
+            share(totals.open as f64, totals.connections as f64),
+        ),
+        StatsType::Bytes => (
+            Stats {
+                main: format!("recv: {}", rate(totals.received, seconds)),
+                secondary: format!("resp: {}", rate(totals.sent, seconds)),
+            },
+            share(totals.received as f64, (totals.received + totals.sent) as f64),
+        ),
+        StatsType::Duration => {
+            let avg_ms = totals.avg_duration_ms();
+            let max_ms = avg_ms.map(|_| totals.max_duration_ms);
+            (duration_stats(avg_ms, max_ms), share(avg_ms.unwrap_or(0.0), totals.max_duration_ms))
+        }
+    };
+    NodeFields {
+        id: node.id.clone(),
+        title: node.name.clone(),
+        subtitle: match node.addresses.as_slice() {
+            [address] => address.clone(),
+            addresses if node.more_addresses => format!("over {} addresses", addresses.len()),
+            addresses => format!("{} addresses", addresses.len()),
+        },
+        stats,
+        first_arc: share,
+        second_arc: 1.0 - share,
+        kind: node.kind.clone(),
+        namespace: node.namespace.clone(),
+    }
+}
+
+fn edge_fields(edge: &Edge, stats_type: StatsType, seconds: f64) -> EdgeFields {
+    let traffic = &edge.traffic;
+    let stats = match stats_type {
+        StatsType::Connection => connection_stats(traffic.connections, traffic.open),
+        StatsType::Bytes => Stats {
+            main: format!("sent: {}", rate(traffic.sent.bytes, seconds)),
+            secondary: format!("recv: {}", rate(traffic.received.bytes, seconds)),
+        },
+        StatsType::Duration => duration_stats(traffic.duration.avg_ms, traffic.duration.max_ms),
+    };
+    let mut ports: Vec<_> = edge.server_ports.iter().map(ToString::to_string).collect();
+    if edge.more {
+        ports.push("…".to_owned());
+    }
+    EdgeFields {
+        id: edge.id.clone(),
+        source: edge.source.clone(),
+        target: edge.target.clone(),
+        stats,
+        ports: ports.join(", "),
+        failed: traffic.failed,
+        retransmits: traffic.retransmits,
+    }
+}
+
+fn connection_stats(connections: u64, open: u64) -> Stats {
+    Stats { main: format!("all: {connections}"), secondary: format!("persistent: {open}") }
+}
+
+fn duration_stats(avg_ms: Option<f64>, max_ms: Option<f64>) -> Stats {
+    let text = |ms: Option<f64>| ms.map_or_else(|| "N/A".to_owned(), duration);
+    Stats { main: format!("avg: {}", text(avg_ms)), secondary: format!("max: {}", text(max_ms)) }
+}
+
+/// A part of a whole, 0 to 1.
+fn share(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { (part / whole).clamp(0.0, 1.0) } else { 0.0 }
+}
+
+/// Bytes per second in binary units: `1.50KB/s`.
+fn rate(bytes: u64, seconds: f64) -> String {
+    const UNITS: &[&str] = &["B", "KB", "MB", "GB", "TB", "PB", "EB"];
+    let mut value = bytes as f64 / seconds;
+    let mut units = UNITS.iter();
+    let mut unit = units.next();
+    while value >= 1_024.0
+        && let Some(larger) = units.next()
+    {
+        value /= 1_024.0;
+        unit = Some(larger);
+    }
+    format!("{value:.2}{}/s", unit.unwrap_or(&"B"))
+}
+
+/// Three digits below a minute, whole seconds above: `12ms`, `1.234s`, `2m 5s`.
+fn duration(ms: f64) -> String {
+    if ms < 1.0 {
+        "<0.001s".to_owned()
+    } else if ms < 1_000.0 {
+        format!("{ms:.0}ms")
+    } else if ms < 60_000.0 {
+        format!("{:.3}s", ms / 1_000.0)
+    } else {
+        humantime::format_duration(Duration::from_secs((ms / 1_000.0) as u64)).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests;

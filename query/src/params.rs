@@ -1,0 +1,356 @@
+//! Requests: the parameters of a URL, checked and typed. Anything unknown or out of range is a
+//! problem that names the parameter and says what it takes.
+
+mod time;
+
+use std::str::FromStr;
+
+use flowtrail_schema::row::EntityKind;
+use regex::Regex;
+
+use crate::filter::Filter;
+use crate::problem::Problem;
+use crate::window::Requested;
+
+/// Longest regular expression: more than a person types, and cheap to compile.
+const MAX_PATTERN_LENGTH: usize = 512;
+/// Most values of one list: more than a dashboard offers, and cheap to compare each row with.
+const MAX_LIST: usize = 200;
+/// Edges answered without `limit`: beyond what any picture shows; the rest is folded, not lost.
+const DEFAULT_LIMIT: usize = 1_000;
+/// Largest `limit`: an answer of about 10 MB.
+const MAX_LIMIT: usize = 10_000;
+/// Longest part of a value that is repeated in a problem.
+const MAX_ECHO: usize = 60;
+
+/// Declares a parameter's words once.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub(crate) enum $name {
+            $($(#[$variant_doc])* $variant,)+
+        }
+
+        impl $name {
+            const WORDS: &[&str] = &[$($word,)+];
+        }
+
+        impl FromStr for $name {
+            type Err = ();
+
+            fn from_str(text: &str) -> Result<Self, ()> {
+                match text { $($word => Ok(Self::$variant),)+ _ => Err(()) }
+            }
+        }
+    };
+}
+
+words! {
+    /// What rows are folded into one node by: see [`crate::graph`].
+    GroupBy {
+        Namespace = "namespace",
+        #[default]
+        Workload = "workload",
+        Pod = "pod",
+        Service = "service",
+        Node = "node",
+        Ip = "ip",
+    }
+}
+
+words! {
+    /// What edges are ranked by.
+    Stat {
+        #[default]
+        Connections = "connections",
+        /// Both directions.
+        Bytes = "bytes",
+        /// Both directions.
+        Packets = "packets",
+        /// The mean.
+        Duration = "duration",
+        /// The 95th percentile.
+        Latency = "latency",
+        /// Both directions.
+        Retransmits = "retransmits",
+        /// Refused and unanswered.
+        Failures = "failures",
+    }
+}
+
+words! {
+    /// k8spacket's `stats-type`: what the node graph shows.
+    StatsType {
+        #[default]
+        Connection = "connection",
+        Bytes = "bytes",
+        Duration = "duration",
+    }
+}
+
+/// What graph to make.
+#[derive(Clone, Debug)]
+pub(crate) struct GraphRequest {
+    pub(crate) window: Requested,
+    pub(crate) group_by: GroupBy,
+    pub(crate) filter: Filter,
+    pub(crate) stat: Stat,
+    pub(crate) limit: usize,
+}
+
+impl GraphRequest {
+    /// From the parameters of `/api/v1/graph`. `now_ms` is the instant that `now` means.
+    pub(crate) fn parse(pairs: Vec<(String, String)>, now_ms: i64) -> Result<Self, Problem> {
+        const TAKEN: &[&str] = &[
+            "from",
+            "to",
+            "group_by",
+            "namespace",
+            "include",
+            "exclude",
+            "port",
+            "kind",
+            "stat",
+            "limit",
+        ];
+        let given = Given::new(pairs, TAKEN)?;
+        Ok(Self {
+            window: given.window(now_ms)?,
+            group_by: given.word("group_by", GroupBy::WORDS)?,
+            filter: Filter {
+                namespaces: given.list("namespace")?,
+                namespace_pattern: None,
+                include: given.pattern("include")?,
+                exclude: given.pattern("exclude")?,
+                ports: given.numbers("port", "a TCP port, 1 to 65535", 1..=65_535)?,
+                kinds: given.kinds()?,
+            },
+            stat: given.word("stat", Stat::WORDS)?,
+            limit: given
+                .numbers("limit", "a number of edges, 1 to 10000", 1..=MAX_LIMIT)?
+                .first()
+                .copied()
+                .unwrap_or(DEFAULT_LIMIT),
+        })
+    }
+}
+
+/// What the Node Graph API data source asks: k8spacket's parameters, and `group_by`.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeGraphRequest {
+    pub(crate) graph: GraphRequest,
+    pub(crate) stats_type: StatsType,
+}
+
+impl NodeGraphRequest {
+    /// From the parameters of `/nodegraph/api/graph/…`; `namespace` is a regular expression here.
+    pub(crate) fn parse(pairs: Vec<(String, String)>, now_ms: i64) -> Result<Self, Problem> {
+        const TAKEN: &[&str] =
+            &["from", "to", "group_by", "namespace", "include", "exclude", "stats-type"];
+        let given = Given::new(pairs, TAKEN)?;
+        let stats_type = given.word("stats-type", StatsType::WORDS)?;
+        let graph = GraphRequest {
+            window: given.window(now_ms)?,
+            group_by: given.word("group_by", GroupBy::WORDS)?,
+            filter: Filter {
+                namespace_pattern: given.pattern("namespace")?,
+                include: given.pattern("include")?,
+                exclude: given.pattern("exclude")?,
+                ..Filter::default()
+            },
+            stat: match stats_type {
+                StatsType::Connection => Stat::Connections,
+                StatsType::Bytes => Stat::Bytes,
+                StatsType::Duration => Stat::Duration,
+            },
+            limit: DEFAULT_LIMIT,
+        };
+        Ok(Self { graph, stats_type })
+    }
+}
+
+/// The parameters given. One without a value is as good as absent: dashboards send such.
+struct Given(Vec<(String, String)>);
+
+impl Given {
+    fn new(mut pairs: Vec<(String, String)>, taken: &[&str]) -> Result<Self, Problem> {
+        if let Some((name, _)) = pairs.iter().find(|(name, _)| !taken.contains(&name.as_str())) {
+            let detail = format!("unknown parameter; there are {}", taken.join(", "));
+            return Err(Problem::parameter(&echo(name), detail));
+        }
+        pairs.retain(|(_, value)| !value.is_empty());
+        Ok(Self(pairs))
+    }
+
+    fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+
+    fn one(&self, name: &str) -> Result<Option<&str>, Problem> {
+        let mut values = self.all(name);
+        match (values.next(), values.next()) {
+            (_, Some(_)) => Err(Problem::parameter(name, "given more than once; takes one value")),
+            (value, None) => Ok(value),
+        }
+    }
+
+    fn list(&self, name: &str) -> Result<Vec<String>, Problem> {
+        let values = self.all(name).flat_map(|value| value.split(','));
+        let values: Vec<_> =
+            values.map(str::trim).filter(|v| !v.is_empty()).map(str::to_owned).collect();
+        if values.len() > MAX_LIST {
+            return Err(Problem::parameter(name, format!("takes at most {MAX_LIST} values")));
+        }
+        Ok(values)
+    }
+
+    fn window(&self, now_ms: i64) -> Result<Requested, Problem> {
+        let instant = |name, default| match self.one(name)? {
+            None => Ok(default),
+            Some(text) => time::parse(text, now_ms)
+                .map_err(|takes| Problem::parameter(name, refused(text, takes))),
+        };
+        let to_ms = instant("to", now_ms)?;
+        let from_ms = instant("from", to_ms.saturating_sub(3_600_000).max(0))?;
+        if from_ms >= to_ms {
+            return Err(Problem::parameter("from", "is not before to; swap them or widen them"));
+        }
+        Ok(Requested { from_ms, to_ms })
+    }
+
+    fn word<T: FromStr + Default>(&self, name: &str, words: &[&str]) -> Result<T, Problem> {
+        let Some(text) = self.one(name)? else { return Ok(T::default()) };
+        let takes = || format!("takes one of {}", words.join(", "));
+        text.parse().map_err(|_| Problem::parameter(name, refused(text, &takes())))
+    }
+
+    fn numbers<T: FromStr + PartialOrd>(
+        &self,
+        name: &str,
+        what: &str,
+        range: std::ops::RangeInclusive<T>,
+    ) -> Result<Vec<T>, Problem> {
+        let number = |text: &String| match text.parse() {
+            Ok(number) if range.contains(&number) => Ok(number),
+            _ => Err(Problem::parameter(name, refused(text, &format!("takes {what}")))),
+        };
+        self.list(name)?.iter().map(number).collect()
+    }
+
+    fn kinds(&self) -> Result<Vec<EntityKind>, Problem> {
+        let kind = |text: &String| {
+            let known = EntityKind::ALL.iter().find(|kind| kind.as_str() == text);
+            let takes = || {
+                let words: Vec<_> = EntityKind::ALL.iter().map(|kind| kind.as_str()).collect();
+                format!("takes any of {}", words.join(", "))
+            };
+            known.copied().ok_or_else(|| Problem::parameter("kind", refused(text, &takes())))
+        };
+        self.list("kind")?.iter().map(kind).collect()
+    }
+
+    fn pattern(&self, name: &str) -> Result<Option<String>, Problem> {
+        let Some(text) = self.one(name)? else { return Ok(None) };
+        if text.len() > MAX_PATTERN_LENGTH {
+            let detail =
+                format!("takes a regular expression of at most {MAX_PATTERN_LENGTH} bytes");
+            return Err(Problem::parameter(name, detail));
+        }
+        // ClickHouse's re2 has the same syntax but for rarities, which it reports itself.
+        Regex::new(text).map_err(|error| {
+            Problem::parameter(name, format!("takes a regular expression (RE2 syntax): {error}"))
+        })?;
+        Ok(Some(text.to_owned()))
+    }
+}
+
+fn refused(text: &str, takes: &str) -> String {
+    format!("{:?}: {takes}", echo(text))
+}
+
+fn echo(text: &str) -> String {
+    text.chars().take(MAX_ECHO).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_MS: i64 = 1_700_000_000_000;
+
+    fn pairs(query: &[(&str, &str)]) -> Vec<(String, String)> {
+        query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn parse(query: &[(&str, &str)]) -> Result<GraphRequest, Problem> {
+        GraphRequest::parse(pairs(query), NOW_MS)
+    }
+
+    #[test]
+    fn nothing_given_is_the_last_hour_by_workload() {
+        let request = parse(&[("namespace", ""), ("include", "")]).unwrap();
+        let hour = Requested { from_ms: NOW_MS - 3_600_000, to_ms: NOW_MS };
+        assert_eq!(request.window, hour);
+        assert_eq!(request.group_by, GroupBy::Workload);
+        assert_eq!(request.filter, Filter::default());
+        assert_eq!((request.stat, request.limit), (Stat::Connections, DEFAULT_LIMIT));
+    }
+
+    #[test]
+    fn lists_are_repeated_or_separated_by_commas() {
+        let given = [("namespace", "shop, bank"), ("namespace", "infra"), ("port", "80,443")];
+        let filter = parse(&given).unwrap().filter;
+        assert_eq!(filter.namespaces, ["shop", "bank", "infra"]);
+        assert_eq!(filter.ports, [80, 443]);
+        let filter = parse(&[("kind", "external,pod")]).unwrap().filter;
+        assert_eq!(filter.kinds, [EntityKind::External, EntityKind::Pod]);
+    }
+
+    #[test]
+    fn a_bad_value_names_the_parameter_and_what_it_takes() {
+        let long = "x".repeat(MAX_PATTERN_LENGTH + 1);
+        let many = vec!["a"; MAX_LIST + 1].join(",");
+        let cases = [
+            ("group_by", "cluster", "namespace, workload, pod, service, node, ip"),
+            ("stat", "Bytes", "connections, bytes"),
+            ("port", "80,http", "1 to 65535"),
+            ("port", "0", "1 to 65535"),
+            ("limit", "0", "1 to 10000"),
+            ("limit", "-1", "1 to 10000"),
+            ("kind", "vm", "pod, service, node, external, unknown"),
+            ("include", "(", "regular expression"),
+            ("exclude", "(a{1000}){1000}", "regular expression"),
+            ("include", long.as_str(), "at most 512 bytes"),
+            ("namespace", many.as_str(), "at most 200"),
+            ("from", "yesterday", "now-6h"),
+            ("from", "now", "before"),
+            ("groupby", "pod", "unknown parameter"),
+        ];
+        for (name, value, says) in cases {
+            let problem = parse(&[(name, value)]).unwrap_err();
+            assert_eq!((problem.status, problem.parameter.as_deref()), (400, Some(name)));
+            assert!(problem.detail.contains(says), "{}", problem.detail);
+        }
+        let twice = parse(&[("stat", "bytes"), ("stat", "packets")]).unwrap_err();
+        assert!(twice.detail.contains("more than once"), "{}", twice.detail);
+    }
+
+    #[test]
+    fn the_node_graph_takes_the_parameters_of_k8spacket() {
+        let query = [
+            ("namespace", "shop|bank"),
+            ("include", "web.*"),
+            ("exclude", ""),
+            ("stats-type", "bytes"),
+            ("from", "1699996400000"),
+            ("to", "1700000000000"),
+        ];
+        let request = NodeGraphRequest::parse(pairs(&query), 0).unwrap();
+        assert_eq!(request.stats_type, StatsType::Bytes);
+        assert_eq!(request.graph.filter.namespace_pattern.as_deref(), Some("shop|bank"));
+        assert_eq!(request.graph.filter.exclude, None);
+        let problem = NodeGraphRequest::parse(pairs(&[("stats-type", "x")]), 0).unwrap_err();
+        assert_eq!(problem.parameter.as_deref(), Some("stats-type"));
+    }
+}

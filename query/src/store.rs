@@ -1,0 +1,208 @@
+//! The store: asks ClickHouse, within limits, and says in our words what went wrong.
+
+use std::time::Duration;
+
+use clickhouse::query::Query;
+use clickhouse::{Client, Row};
+use flowtrail_service::store::ClickHouseArgs;
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::answer::Coverage;
+use crate::filter::Filter;
+use crate::params::GroupBy;
+use crate::sql::{self, CoverageRow, EdgeRow, OpenRow};
+use crate::window::{Bounds, Requested, minute_before, resolution_s};
+
+/// Memory that one statement may take in ClickHouse: 1 GiB aggregates some million groups.
+const MAX_MEMORY_BYTES: u64 = 1 << 30;
+/// Rows that one statement may answer with: pairs of ends. About 1 kB each here, so a full answer
+/// takes tens of megabytes.
+const MAX_RESULT_ROWS: u64 = 50_000;
+/// Bytes that one statement may answer with, for rows with long lists.
+const MAX_RESULT_BYTES: u64 = 64 << 20;
+/// An agent whose last report is this much older than the newest of all is gone, and not late:
+/// longer than a rolling update of ingest takes.
+const GONE_AFTER_S: u32 = 300;
+
+/// What goes wrong between a request and the store.
+#[derive(Debug, Error)]
+pub(crate) enum StoreError {
+    /// No answer at all.
+    #[error("cannot reach ClickHouse")]
+    Away(#[source] clickhouse::error::Error),
+    /// ClickHouse has as many statements under way as it takes.
+    #[error("ClickHouse is busy")]
+    Busy(#[source] clickhouse::error::Error),
+    /// The statement took too long.
+    #[error("ClickHouse took too long")]
+    TooSlow(#[source] clickhouse::error::Error),
+    /// The statement needed too much memory, or its answer is too long.
+    #[error("the question is too large")]
+    TooLarge(#[source] clickhouse::error::Error),
+    /// A regular expression that re2 does not take.
+    #[error("ClickHouse does not take the regular expression")]
+    Pattern(#[source] clickhouse::error::Error),
+    /// Anything else: a defect here or there.
+    #[error("ClickHouse refused the statement")]
+    Refused(#[source] clickhouse::error::Error),
+}
+
+impl From<clickhouse::error::Error> for StoreError {
+    fn from(error: clickhouse::error::Error) -> Self {
+        use clickhouse::error::Error;
+        match &error {
+            Error::Network(_) => Self::Away(error),
+            Error::TimedOut => Self::TooSlow(error),
+            // The numbers are ClickHouse's ErrorCodes.cpp.
+            Error::BadResponse(text) => match exception_code(text) {
+                Some(159 | 160) => Self::TooSlow(error),
+                Some(202) => Self::Busy(error),
+                Some(241 | 396) => Self::TooLarge(error),
+                Some(427) => Self::Pattern(error),
+                Some(_) => Self::Refused(error),
+                // A proxy's answer, or a server that is starting or stopping.
+                None => Self::Away(error),
+            },
+            _ => Self::Refused(error),
+        }
+    }
+}
+
+/// The number in `Code: 241. DB::Exception: …`.
+fn exception_code(text: &str) -> Option<u32> {
+    let digits = text.split_once("Code: ")?.1;
+    digits[..digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len())].parse().ok()
+}
+
+/// A client of ClickHouse that asks within limits.
+#[derive(Clone)]
+pub(crate) struct Store {
+    client: Client,
+}
+
+impl Store {
+    /// A client whose statements end after `timeout`. Connects when used.
+    pub(crate) fn new(args: &ClickHouseArgs, timeout: Duration) -> Self {
+        let client = args
+            .client()
+            .with_setting("max_execution_time", timeout.as_secs().max(1).to_string())
+            .with_setting("max_memory_usage", MAX_MEMORY_BYTES.to_string())
+            .with_setting("max_result_rows", MAX_RESULT_ROWS.to_string())
+            .with_setting("max_result_bytes", MAX_RESULT_BYTES.to_string())
+            .with_setting("result_overflow_mode", "throw")
+            .with_setting("cancel_http_readonly_queries_on_client_close", "1");
+        Self { client }
+    }
+
+    /// The resolution of the data around a window, in seconds.
+    pub(crate) async fn resolution_s(&self, requested: Requested) -> Result<u32, StoreError> {
+        #[derive(Row, Deserialize)]
+        struct Length {
+            interval_s: u8,
+        }
+        // Intervals divide minutes, so none that touches the window reaches beyond these.
+        let minutes = requested.widen(60);
+        let query = self.client.query_raw(sql::INTERVAL_LENGTHS);
+        let lengths: Vec<Length> = within(query, minutes).fetch_all().await?;
+        let lengths: Vec<_> = lengths.iter().map(|length| length.interval_s).collect();
+        Ok(resolution_s(&lengths))
+    }
+
+    /// The agents' reports on a window, and until when all live agents have reported, in seconds
+    /// since the epoch; the window's start without agents.
+    pub(crate) async fn coverage(&self, bounds: Bounds) -> Result<(Coverage, u32), StoreError> {
+        let query = within(self.client.query_raw(sql::COVERAGE), bounds)
+            .param("since", bounds.from_s.saturating_sub(GONE_AFTER_S))
+            .param("until", bounds.to_s.saturating_add(GONE_AFTER_S));
+        Ok(summary(&query.fetch_all().await?, bounds))
+    }
+
+    /// The edges of a window.
+    pub(crate) async fn edges(
+        &self,
+        group_by: GroupBy,
+        filter: &Filter,
+        bounds: Bounds,
+    ) -> Result<Vec<EdgeRow>, StoreError> {
+        let query = self.client.query_raw(&sql::edges(group_by, &filter.sql()));
+        Ok(filter.bind(within(query, bounds)).fetch_all().await?)
+    }
+
+    /// The connections open at an instant, in seconds since the epoch.
+    pub(crate) async fn open_at(
+        &self,
+        group_by: GroupBy,
+        filter: &Filter,
+        at_s: u32,
+    ) -> Result<Vec<OpenRow>, StoreError> {
+        let query = self.client.query_raw(&sql::open_at(group_by, &filter.sql()));
+        let query = query.param("at", at_s).param("minute", minute_before(at_s));
+        Ok(filter.bind(query).fetch_all().await?)
+    }
+}
+
+fn within(query: Query, bounds: Bounds) -> Query {
+    query.param("from", bounds.from_s).param("to", bounds.to_s)
+}
+
+/// Sums the agents' reports. Those that are gone hold nothing back: see [`GONE_AFTER_S`].
+fn summary(agents: &[CoverageRow], bounds: Bounds) -> (Coverage, u32) {
+    let reported_until =
+        |agent: &CoverageRow| u32::try_from(agent.reported_until_s).unwrap_or(u32::MAX);
+    let newest_s = agents.iter().map(reported_until).max().unwrap_or(0);
+    let alive = agents.iter().map(reported_until).filter(|until| newest_s - until <= GONE_AFTER_S);
+    let complete_until_s = alive.min().unwrap_or(0).clamp(bounds.from_s, bounds.to_s);
+
+    let reporting = agents.iter().filter(|agent| agent.intervals > 0);
+    let due_s = newest_s.clamp(bounds.from_s, bounds.to_s) - bounds.from_s;
+    let mut coverage = Coverage::default();
+    for agent in reporting {
+        coverage.agents += 1;
+        coverage.intervals_expected += u64::from(due_s / bounds.resolution_s);
+        coverage.intervals_reported += agent.intervals;
+        coverage.packets_dropped += agent.packets_dropped;
+        coverage.records_dropped += agent.records_dropped;
+    }
+    (coverage, complete_until_s)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { from_s: 6_000, to_s: 6_060, resolution_s: 10 };
+
+    fn agent(reported_until_s: u64, intervals: u64) -> CoverageRow {
+        CoverageRow { reported_until_s, intervals, packets_dropped: 1, records_dropped: 2 }
+    }
+
+    #[test]
+    fn the_slowest_live_agent_says_until_when_the_data_is_complete() {
+        let (coverage, until_s) = summary(&[agent(6_050, 5), agent(6_040, 4)], BOUNDS);
+        assert_eq!(until_s, 6_040);
+        let counted = (coverage.agents, coverage.intervals_expected, coverage.intervals_reported);
+        assert_eq!(counted, (2, 10, 9));
+        assert_eq!((coverage.packets_dropped, coverage.records_dropped), (2, 4));
+    }
+
+    #[test]
+    fn an_agent_that_is_gone_holds_nothing_back() {
+        let (coverage, until_s) = summary(&[agent(6_350, 6), agent(6_030, 3)], BOUNDS);
+        assert_eq!(until_s, 6_060);
+        assert_eq!((coverage.intervals_expected, coverage.intervals_reported), (12, 9));
+    }
+
+    #[test]
+    fn without_reports_nothing_is_complete() {
+        assert_eq!(summary(&[], BOUNDS), (Coverage::default(), 6_000));
+    }
+
+    #[test]
+    fn codes_are_found_in_what_clickhouse_says() {
+        assert_eq!(exception_code("Code: 241. DB::Exception: Memory limit"), Some(241));
+        assert_eq!(exception_code("Code: 47"), Some(47));
+        assert_eq!(exception_code("502 Bad Gateway"), None);
+        assert_eq!(exception_code("Code: x"), None);
+    }
+}

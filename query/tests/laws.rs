@@ -1,0 +1,190 @@
+//! The laws of windows (design 3.5), over random traffic, against the real engine.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{Served, T0, row, served};
+use flowtrail_query::{Graph, Traffic};
+use flowtrail_schema::IdKind;
+use flowtrail_schema::row::FlowRow;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+/// Intervals of 10 s of traffic in each case.
+const INTERVALS: u32 = 30;
+
+/// A connection as the agent sees it, in intervals since the case's start.
+#[derive(Clone, Debug)]
+struct Connection {
+    client: u8,
+    server: u8,
+    first: u32,
+    /// The interval of its close, if there is one.
+    last: Option<u32>,
+    joined: bool,
+    /// The SYN-ACK comes an interval after the SYN.
+    half_open_first: bool,
+    /// Bit i: it has packets in interval i, although it neither begins nor ends there.
+    busy: u32,
+}
+
+fn connection() -> impl Strategy<Value = Connection> {
+    let ends = (0..2_u8, 0..2_u8, any::<bool>(), any::<bool>());
+    (ends, 0..INTERVALS, prop::option::of(0..12_u32), any::<u32>(), any::<u32>()).prop_map(
+        |((client, server, joined, half_open), first, length, busy, less_busy)| {
+            let last = length.map(|length| first + length).filter(|last| *last < INTERVALS);
+            // A half-open connection is not open, so at a minute it would be in no window: not here.
+            let answered = (first + 1) % 6 != 0 && last != Some(first);
+            let half_open_first = half_open && !joined && answered;
+            let busy = busy & less_busy;
+            Connection { client, server, first, last, joined, half_open_first, busy }
+        },
+    )
+}
+
+impl Connection {
+    fn edge(&self) -> String {
+        format!(
+            "workload:shop/Deployment/web{}>workload:shop/StatefulSet/db{}",
+            self.client, self.server
+        )
+    }
+
+    /// In some interval of `[from, to)`.
+    fn alive(&self, from: u32, to: u32) -> bool {
+        self.first < to && self.last.is_none_or(|last| last >= from)
+    }
+
+    /// Open when an interval begins.
+    fn open_at(&self, interval: u32) -> bool {
+        self.first < interval && self.last.is_none_or(|last| last >= interval)
+    }
+
+    /// Its rows, the first interval being at `start` seconds: one for each interval with packets,
+    /// and one in the first interval of each minute while it is open.
+    fn rows(&self, start: u32, number: u64) -> Vec<FlowRow> {
+        let answered_at = self.first + u32::from(self.half_open_first);
+        let row = |i: u32| {
+            let begins = i == self.first;
+            let ends = self.last == Some(i);
+            let answers = i == answered_at;
+            let heartbeat = i.is_multiple_of(6) && self.open_at(i);
+            if !(self.alive(i, i + 1)
+                && (begins || ends || answers || heartbeat || self.busy >> i & 1 == 1))
+            {
+                return None;
+            }
+            let half_open = i < answered_at;
+            let mut row = row(start + 10 * i, number << 32 | u64::from(!half_open));
+            if half_open {
+                row.id_kind = IdKind::Partial.number();
+            }
+            row.client_port = number as u16;
+            row.client_workload = format!("web{}", self.client);
+            row.server_workload = format!("db{}", self.server);
+            row.server_port = 80 + u16::from(self.server);
+            row.opened = u32::from(begins && !self.joined);
+            row.joined = u32::from(begins && self.joined);
+            row.direction_inferred = self.joined;
+            row.open_at_start = u32::from(self.open_at(i));
+            row.closed_fin = u32::from(ends);
+            row.sent_bytes = number * 1_000 + u64::from(i);
+            row.received_packets = u64::from(i);
+            row.syn_to_synack_count = u32::from(answers && !self.joined);
+            row.syn_to_synack_us = number * u64::from(row.syn_to_synack_count);
+            row.syn_to_synack_max_us = row.syn_to_synack_us;
+            Some(row)
+        };
+        (0..INTERVALS).filter_map(row).collect()
+    }
+}
+
+/// What adds up, by edge.
+type Additive = BTreeMap<String, [u64; 9]>;
+
+fn additive(graph: &Graph) -> Additive {
+    let counters = |traffic: &Traffic| {
+        [
+            traffic.opened,
+            traffic.joined,
+            traffic.closed.fin,
+            traffic.sent.bytes,
+            traffic.sent.packets,
+            traffic.received.bytes,
+            traffic.received.packets,
+            traffic.retransmits,
+            traffic.latency.count,
+        ]
+    };
+    let edges = graph.edges.iter().map(|edge| (edge.id.clone(), counters(&edge.traffic)));
+    // An edge that is only open has nothing yet that adds up.
+    edges.filter(|(_, counters)| counters.iter().any(|counter| *counter > 0)).collect()
+}
+
+fn plus(mut a: Additive, b: Additive) -> Additive {
+    for (edge, counters) in b {
+        let sum = a.entry(edge).or_default();
+        sum.iter_mut().zip(counters).for_each(|(sum, counter)| *sum += counter);
+    }
+    a
+}
+
+/// Connections by edge: all, and those of them open at the end.
+fn connections(graph: &Graph) -> BTreeMap<String, [u64; 2]> {
+    let counts = |traffic: &Traffic| [traffic.connections, traffic.open];
+    graph.edges.iter().map(|edge| (edge.id.clone(), counts(&edge.traffic))).collect()
+}
+
+fn check(
+    served: &Served,
+    case: u32,
+    traffic: &[Connection],
+    cuts: [u32; 3],
+    filter: &[(&str, &str)],
+) {
+    let start = T0 + case * 3_600;
+    let rows: Vec<_> = (1..)
+        .zip(traffic)
+        .flat_map(|(number, connection)| connection.rows(start, number))
+        .collect();
+    served.insert("flows", &rows);
+    let graph = |from: u32, to: u32, pairs| served.graph(start + 10 * from, start + 10 * to, pairs);
+
+    let [a, b, c] = cuts;
+    let parts = plus(additive(&graph(a, b, filter)), additive(&graph(b, c, filter)));
+    assert_eq!(parts, additive(&graph(a, c, filter)), "law 1");
+
+    for (from, to) in [(a, b), (b, c), (a, c)] {
+        let mut expected: BTreeMap<String, [u64; 2]> = BTreeMap::new();
+        for connection in traffic.iter().filter(|connection| connection.alive(from, to)) {
+            let counts = expected.entry(connection.edge()).or_default();
+            counts[0] += 1;
+            counts[1] += u64::from(connection.open_at(to));
+        }
+        assert_eq!(connections(&graph(from, to, &[])), expected, "law 2, [{from}, {to})");
+    }
+}
+
+#[test]
+fn windows_add_up_and_connections_count_in_each_they_span() {
+    let served = served("laws");
+    let filters = prop::sample::select(vec![
+        vec![],
+        vec![("include", "^web1$")],
+        vec![("exclude", "^db0$")],
+        vec![("port", "81"), ("namespace", "shop")],
+    ]);
+    let cuts = prop::sample::subsequence((0..=INTERVALS).collect::<Vec<_>>(), 3);
+    let traffic = prop::collection::vec(connection(), 0..25);
+    let case = std::cell::Cell::new(0);
+    let mut runner =
+        TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(24) });
+    let result = runner.run(&(traffic, cuts, filters), |(traffic, cuts, filter)| {
+        // A case has an hour of its own, so that all share the tables.
+        case.set(case.get() + 1);
+        check(&served, case.get(), &traffic, [cuts[0], cuts[1], cuts[2]], &filter);
+        Ok(())
+    });
+    result.unwrap_or_else(|error| panic!("{error}"));
+}
