@@ -316,14 +316,7 @@ impl FlowTable {
     }
 
     /// Counts a packet for a flow, and moves the flow on by it.
-    fn count(
-        &mut self,
-        slot: Slot,
-        sender: End,
-        origin: Origin,
-        segment: &Segment,
-        time_us: u64,
-    ) {
+    fn count(&mut self, slot: Slot, sender: End, origin: Origin, segment: &Segment, time_us: u64) {
         let first_of_interval = self.begin_delta(slot, time_us);
         if !self.slots[slot].fits(sender, segment) {
             self.flush(slot);

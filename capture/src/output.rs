@@ -64,7 +64,9 @@ pub enum OutputError {
         reason: String,
     },
     /// The process ends before everything was delivered.
-    #[error("{messages} messages were not delivered within {seconds} s of the shutdown and are lost")]
+    #[error(
+        "{messages} messages were not delivered within {seconds} s of the shutdown and are lost"
+    )]
     Undelivered {
         /// How many.
         messages: u64,

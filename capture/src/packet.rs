@@ -188,12 +188,7 @@ fn parse_tcp(
         destination: Endpoint { ip: destination, port: header.destination_port() },
         sequence: header.sequence_number(),
         acknowledgment: header.acknowledgment_number(),
-        flags: Flags {
-            fin: header.fin(),
-            syn: header.syn(),
-            rst: header.rst(),
-            ack: header.ack(),
-        },
+        flags: Flags { fin: header.fin(), syn: header.syn(), rst: header.rst(), ack: header.ack() },
         window: header.window_size(),
         ip_bytes,
         payload_bytes,

@@ -117,7 +117,9 @@ impl PcapReader {
             let whole = start.len() >= PCAP_HEADER_BYTES;
             let header = match parse_pcap_header(start) {
                 Ok((_, header)) => header,
-                Err(_) if is_pcap(start) && !whole => return Err(PcapError::Truncated { offset: 0 }),
+                Err(_) if is_pcap(start) && !whole => {
+                    return Err(PcapError::Truncated { offset: 0 });
+                }
                 Err(_) => return Err(PcapError::NotACapture),
             };
             // The upper bits tell the length of a frame check sequence.

@@ -26,7 +26,7 @@ pub struct Summary {
     pub dropped: u64,
     /// Records made.
     pub records: u64,
-    /// Of these, the ones given up because the queue towards the output was full.
+    /// Of these, the ones given up because the output did not take them.
     pub records_dropped: u64,
     /// Time of the earliest packet, microseconds since the epoch.
     pub first_packet_us: Option<u64>,
@@ -119,7 +119,8 @@ impl Recorder {
         self.reports.at(time_us).packets_seen += 1;
         let summary = &mut self.summary;
         summary.packets += 1;
-        summary.first_packet_us = summary.first_packet_us.map(|first| first.min(time_us)).or(Some(time_us));
+        summary.first_packet_us =
+            summary.first_packet_us.map(|first| first.min(time_us)).or(Some(time_us));
         summary.last_packet_us = summary.last_packet_us.max(Some(time_us));
         match parse(packet.link, packet.bytes, packet.wire_length) {
             Ok(segment) => self.table.packet(packet.point, packet.origin, time_us, &segment),
@@ -177,6 +178,7 @@ impl Recorder {
             self.end_interval(report);
             sent = sent.and_then(|()| self.send());
         }
+        self.drop_due();
         self.summary
     }
 
@@ -209,32 +211,37 @@ impl Recorder {
 
     fn send(&mut self) -> Result<(), OutputGone> {
         while self.batcher.is_due() {
-            let sent = match &self.queue {
-                Queue::Waiting(sender) => match self.batcher.pop() {
-                    Some(batch) => sender.blocking_send(batch).map_err(|_| OutputGone),
-                    None => Ok(()),
-                },
+            match &self.queue {
+                Queue::Waiting(sender) => {
+                    if let Some(batch) = self.batcher.pop() {
+                        sender.blocking_send(batch).map_err(|_| OutputGone)?;
+                    }
+                }
                 Queue::Dropping(sender) => match sender.try_reserve() {
                     Ok(place) => {
                         if let Some(batch) = self.batcher.pop() {
                             place.send(batch);
                         }
-                        Ok(())
                     }
-                    Err(TrySendError::Closed(())) => Err(OutputGone),
-                    Err(TrySendError::Full(())) => {
-                        let records = self.batcher.discard();
-                        self.summary.records_dropped += records;
-                        self.metrics.records_dropped.inc_by(records);
-                        self.reports.at(self.now_us).records_dropped += records;
-                        return Ok(());
-                    }
+                    Err(TrySendError::Closed(())) => return Err(OutputGone),
+                    Err(TrySendError::Full(())) => break,
                 },
-            };
-            sent?;
+            }
             self.metrics.batches.inc();
         }
+        let records = self.drop_due();
+        if records > 0 {
+            self.reports.at(self.now_us).records_dropped += records;
+        }
         Ok(())
+    }
+
+    /// Gives up the records that are due and found no place.
+    fn drop_due(&mut self) -> u64 {
+        let records = self.batcher.discard();
+        self.summary.records_dropped += records;
+        self.metrics.records_dropped.inc_by(records);
+        records
     }
 }
 
@@ -245,5 +252,80 @@ fn reason(skipped: Skipped) -> &'static str {
         Skipped::Fragment => "fragment",
         Skipped::Truncated => "truncated",
         Skipped::Malformed => "malformed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+    use flowtrail_schema::InterfaceKind;
+    use flowtrail_schema::interval::IntervalLength;
+    use flowtrail_service::metrics::Metrics;
+
+    use super::*;
+    use crate::config::Identity;
+    use crate::flow_table::FlowTableConfig;
+
+    const SECOND_US: u64 = 1_000_000;
+
+    fn recorder(queue: Queue) -> Recorder {
+        let interval = IntervalLength::from_seconds(1).unwrap();
+        let table = FlowTable::new(FlowTableConfig { interval, ..Default::default() });
+        let identity = Identity { agent: "a".into(), node: "n".into() };
+        Recorder::new(
+            table,
+            Reports::new(interval, 0),
+            Batcher::new(identity, 1, 1),
+            queue,
+            CaptureMetrics::register(&Metrics::new()),
+        )
+    }
+
+    /// A SYN of another connection in each of some seconds.
+    fn feed(recorder: &mut Recorder, point: PointId, seconds: std::ops::Range<u64>) {
+        for second in seconds {
+            let mut bytes = Vec::new();
+            let syn = PacketBuilder::ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64);
+            let syn = syn.tcp(1_000 + second as u16, 80, second as u32 + 1, 1_000).syn();
+            syn.write(&mut bytes, b"").unwrap();
+            let packet = Packet {
+                point,
+                origin: Origin::Unknown,
+                time_us: second * SECOND_US,
+                link: LinkType::RawIp,
+                bytes: &bytes,
+                wire_length: bytes.len() as u32,
+            };
+            recorder.advance(packet.time_us).unwrap();
+            recorder.packet(packet);
+        }
+    }
+
+    #[test]
+    fn records_that_find_no_place_are_reported_as_dropped() {
+        let (sender, mut batches) = mpsc::channel(1);
+        let mut recorder = recorder(Queue::Dropping(sender));
+        let interface = Interface { name: "eth0".to_owned(), kind: InterfaceKind::Other };
+        let point = recorder.add_point(Arc::new(interface));
+        feed(&mut recorder, point, 100..110);
+        let mut received = vec![batches.try_recv().unwrap()];
+        feed(&mut recorder, point, 110..111);
+        received.push(batches.try_recv().unwrap());
+        // At the end the recorder waits for its reader.
+        let ended = std::thread::spawn(move || recorder.finish());
+        received.extend(std::iter::from_fn(|| batches.blocking_recv()));
+        let summary = ended.join().unwrap();
+
+        assert_eq!(summary.packets, 11);
+        assert!(summary.records_dropped > 0);
+        let records: usize = received.iter().map(|batch| batch.records.len()).sum();
+        assert_eq!(records as u64 + summary.records_dropped, summary.records);
+        let reports: Vec<_> = received.iter().flat_map(|batch| &batch.coverage).collect();
+        let dropped: u64 = reports.iter().map(|report| report.records_dropped).sum();
+        assert_eq!(dropped, summary.records_dropped);
+        let starts: Vec<_> = reports.iter().map(|report| report.interval.start_s()).collect();
+        assert_eq!(starts, (100..=110).collect::<Vec<_>>(), "no report is lost with the records");
+        let sequences: Vec<_> = received.iter().map(|batch| batch.sequence).collect();
+        assert_eq!(sequences, (0..received.len() as u64).collect::<Vec<_>>());
     }
 }

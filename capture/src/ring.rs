@@ -92,9 +92,7 @@ impl PacketSocket {
     /// # Errors
     /// If the kernel refuses the filter or has no memory for the ring.
     pub fn start(mut self) -> Result<Ring, RingError> {
-        self.socket
-            .set_bpf_filter(filter::program())
-            .map_err(kernel("set the packet filter"))?;
+        self.socket.set_bpf_filter(filter::program()).map_err(kernel("set the packet filter"))?;
         let version = libc::tpacket_versions::TPACKET_V3 as c_int;
         set_option(&self.socket, libc::PACKET_VERSION, &version)
             .map_err(kernel("choose version 3 of the packet ring"))?;
@@ -196,8 +194,7 @@ impl Ring {
         }
         if poll.revents & libc::POLLERR != 0 {
             // SAFETY: SO_ERROR fills an int.
-            let error: c_int =
-                unsafe { option(&self.socket, libc::SOL_SOCKET, libc::SO_ERROR) }?;
+            let error: c_int = unsafe { option(&self.socket, libc::SOL_SOCKET, libc::SO_ERROR) }?;
             if error != 0 {
                 return Err(io::Error::from_raw_os_error(error));
             }

@@ -98,18 +98,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_library_says_what_to_do() {
-        let config = Config {
-            engine: Some("/nowhere/libchdb.so".into()),
-            data: None,
-            clickhouse_listen: ([127, 0, 0, 1], 0).into(),
-        };
-        let error = config.library().unwrap_err().to_string();
-        assert!(error.contains("/nowhere/libchdb.so"), "{error}");
-        assert!(error.contains("make engine") && error.contains("--engine"), "{error}");
-    }
-
-    #[test]
     fn the_cache_comes_before_installed_libraries() {
         let places = library_places();
         let cached = places.iter().position(|path| path.ends_with("26.7.3-stable.1/libchdb.so"));

@@ -94,7 +94,7 @@ async fn statement(State(server): State<Arc<Server>>, request: Request) -> Respo
         Err(exception) => Err(exception),
     };
     answer.unwrap_or_else(|exception| {
-        debug!(code = exception.code, message = exception.message, "statement failed");
+        debug!(code = exception.code, error = exception.message, "statement failed");
         server.metrics.exceptions.inc();
         exception.into_response()
     })

@@ -48,7 +48,7 @@ impl EmbeddedMetrics {
             );
             registry.register(
                 "requests_cancelled",
-                "Queries and inserts ended because their client went away",
+                "Queries and inserts ended because their client went away or sent a broken body",
                 own.cancelled.clone(),
             );
         });

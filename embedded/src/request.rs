@@ -69,7 +69,7 @@ pub(crate) async fn read(
         let request = axum::extract::Request::from_parts(parts, body);
         options.read_form(request).await?;
         let text = options.statement.take().unwrap_or_default();
-        let plan = plan(text.into(), None, &options)?;
+        let plan = plan(text.into(), &mut None, &options)?;
         return Ok(Some((options, plan)));
     }
     if let Some(encoding) = parts.headers.get(header::CONTENT_ENCODING)
@@ -106,24 +106,33 @@ pub(crate) async fn read(
             text.freeze()
         }
     };
-    let plan = plan(text, Some(upload), &options)?;
-    Ok(Some((options, plan)))
+    let mut upload = Some(upload);
+    match plan(text, &mut upload, &options) {
+        Ok(plan) => Ok(Some((options, plan))),
+        Err(exception) => {
+            if let Some(upload) = upload {
+                upload.discard().await;
+            }
+            Err(exception)
+        }
+    }
 }
 
-fn plan(text: Bytes, upload: Option<Upload>, options: &Options) -> Result<Plan, Exception> {
+/// The rows that follow an INSERT are taken from `upload`; nothing may follow another statement.
+fn plan(text: Bytes, upload: &mut Option<Upload>, options: &Options) -> Result<Plan, Exception> {
     let default = |format: Option<&str>, otherwise: &str| {
         let format = format.or(options.default_format.as_deref());
         format.unwrap_or(otherwise).to_owned()
     };
-    let upload = upload.filter(|upload| !upload.is_done());
+    let more = upload.as_ref().is_some_and(|upload| !upload.is_done());
     match Statement::parse(&text)? {
         Statement::Insert { head, format, data } => Ok(Plan::Insert {
             format: default(format, "Values"),
             head: head.to_owned(),
             first: text.slice(data..),
-            rest: upload,
+            rest: upload.take(),
         }),
-        _ if upload.is_some() => Err(Exception::new(
+        _ if more => Err(Exception::new(
             229,
             "QUERY_IS_TOO_LARGE",
             &format!("The statement is longer than {MAX_STATEMENT_BYTES} bytes"),

@@ -140,7 +140,7 @@ fn other<'text>(
     }
     let format = (1..tokens.len()).find(|&at| is_format(&tokens[at - 1], &tokens[at..]));
     // SELECT's own SETTINGS may stand anywhere before; other statements' follow the output clause.
-    let selects = QUERIES[..4].iter().any(|word| tokens[0].is(word));
+    let selects = QUERIES[..4].iter().any(|word| tokens.iter().take(1).any(|first| first.is(word)));
     let settings = tokens.iter().position(|token| !selects && token.is("SETTINGS"));
     let cut = match (format, settings) {
         (Some(format), Some(settings)) => Some(format.min(settings)),

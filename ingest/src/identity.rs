@@ -27,7 +27,7 @@ use tracing::debug;
 use crate::objects::{Kind, Object};
 use describe::{Described, describe};
 use ownership::{Claim, Ownerships};
-use workload::{Owner, WorkloadCache};
+use workload::{Owner, ServiceName, WorkloadCache};
 
 /// Objects known at once, at most: Kubernetes supports 150,000 pods in a cluster; thrice that
 /// leaves room for all else. Beyond it, new objects are refused and counted: their addresses stay unknown.
@@ -74,13 +74,16 @@ pub struct Counts {
 pub struct IdentityIndex {
     entities: HashMap<Arc<str>, Entity>,
     ownerships: Ownerships,
-    /// Uids behind each Service (namespace and name), by the uid of the slice that says so.
-    endpoints: HashMap<(Arc<str>, Arc<str>), HashMap<Arc<str>, Vec<Arc<str>>>>,
+    /// Uids of the pods behind each Service.
+    endpoints: HashMap<ServiceName, SlicesOfPods>,
     /// Uids of vanished entities, in the order they vanished.
     vanished: VecDeque<Arc<str>>,
     service_workloads: Mutex<WorkloadCache>,
     counts: Counts,
 }
+
+/// Uids of pods by the uid of the EndpointSlice that lists them.
+type SlicesOfPods = HashMap<Arc<str>, Vec<Arc<str>>>;
 
 /// One object, as far as names need it.
 #[derive(Debug)]

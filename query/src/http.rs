@@ -158,3 +158,6 @@ fn too_slow() -> Problem {
     let detail = "the answer took too long; narrow the window, filter, or raise --query-timeout";
     Problem::new(StatusCode::GATEWAY_TIMEOUT, detail)
 }
+
+#[cfg(test)]
+mod tests;

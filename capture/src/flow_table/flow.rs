@@ -64,6 +64,8 @@ pub(super) struct Identity {
     pub(super) start_us: u64,
     /// Initial sequence numbers, as far as they are known.
     pub(super) isn: PerEnd<Option<u32>>,
+    /// The id that the connection is known by, and what it is made of.
+    pub(super) id: u64,
     pub(super) id_kind: IdKind,
     pub(super) client: End,
     pub(super) handshake_seen: bool,
@@ -81,6 +83,7 @@ impl Identity {
         Self {
             start_us,
             isn: PerEnd::default(),
+            id: 0,
             id_kind: IdKind::TupleHash,
             client,
             handshake_seen: true,
@@ -185,16 +188,17 @@ impl Flow {
         self.established && !(self.seen[End::Low] && self.seen[End::High])
     }
 
-    /// The id, if it is made of what `kind` says.
-    pub(super) fn connection_id(&self, kind: IdKind) -> u64 {
+    /// The id that follows from what is known, if it is made of what `kind` says.
+    pub(super) fn id_of(&self, kind: IdKind) -> u64 {
         let isn = |end| self.identity.isn[end].unwrap_or_default();
         match kind {
-            IdKind::Complete => connection_id::from_isns(isn(self.identity.client), isn(self.server())),
+            IdKind::Complete => {
+                connection_id::from_isns(isn(self.identity.client), isn(self.server()))
+            }
             IdKind::Partial => connection_id::from_isns(isn(self.identity.client), 0),
-            IdKind::TupleHash => connection_id::from_tuple(
-                self.key.endpoint(End::Low),
-                self.key.endpoint(End::High),
-            ),
+            IdKind::TupleHash => {
+                connection_id::from_tuple(self.key.endpoint(End::Low), self.key.endpoint(End::High))
+            }
         }
     }
 
@@ -243,7 +247,8 @@ impl Flow {
         let zero_window = segment.window == 0 && !segment.flags.rst;
         counts.zero_window_packets += u32::from(zero_window);
 
-        let first = self.delta.counts[sender].packets + self.delta.counts[sender.other()].packets == 1;
+        let first =
+            self.delta.counts[sender].packets + self.delta.counts[sender.other()].packets == 1;
         let offset_us = (time_us - u64::from(self.delta.interval_s) * 1_000_000) as u32;
         self.delta.first_us = if first { offset_us } else { self.delta.first_us.min(offset_us) };
         self.delta.last_us = self.delta.last_us.max(offset_us);
@@ -304,7 +309,7 @@ impl Flow {
             interface,
             reporter: Reporter::Transit,
             local_primary: false,
-            connection_id: self.connection_id(self.identity.id_kind),
+            connection_id: self.identity.id,
             id_kind: self.identity.id_kind,
             handshake_seen: self.identity.handshake_seen,
             one_sided: self.one_sided(),

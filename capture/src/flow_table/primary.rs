@@ -42,15 +42,15 @@ impl Registry {
             (Some(_), None) => IdKind::Partial,
             (None, _) => IdKind::TupleHash,
         };
-        let wanted = (flow.connection_id(kind), kind);
+        let wanted = (flow.id_of(kind), kind);
         let free = !self.is_used_at(slots, wanted, flow.key.point);
         if !free {
             kind = IdKind::TupleHash;
         }
-        let key = (flow.connection_id(kind), kind);
+        let key = (flow.id_of(kind), kind);
         let decided = flow.identity.choice != Choice::Open
             || (kind == IdKind::Complete
-                && self.is_decided((flow.connection_id(IdKind::Partial), IdKind::Partial)));
+                && self.is_decided((flow.id_of(IdKind::Partial), IdKind::Partial)));
         let connection =
             self.connections.entry(key).or_insert(Connection { head: NONE, decided: false });
         connection.decided |= decided;
@@ -59,7 +59,7 @@ impl Registry {
         let has_primary = others.any(|other| slots[other].identity.choice == Choice::Primary);
         drop(others);
         let flow = &mut slots[slot];
-        flow.identity.id_kind = kind;
+        (flow.identity.id, flow.identity.id_kind) = key;
         flow.sibling = head;
         // Two that were chosen while nobody could know that they are one connection.
         if has_primary && flow.identity.choice == Choice::Primary {
@@ -112,7 +112,8 @@ impl Registry {
             return;
         }
         let key = key_of(slots, slot);
-        let reporter = |slots: &Slots, head, slot| reporter(slots, head, slot, points, node_addresses);
+        let reporter =
+            |slots: &Slots, head, slot| reporter(slots, head, slot, points, node_addresses);
         let mut head = slot;
         if let Some(connection) = self.connections.get_mut(&key) {
             head = connection.head;
@@ -137,6 +138,12 @@ impl Registry {
         }
     }
 
+    /// Whether no connection is known.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
     fn is_used_at(&self, slots: &Slots, key: Key, point: PointId) -> bool {
         self.connections.get(&key).is_some_and(|connection| {
             siblings(slots, connection.head)
@@ -150,8 +157,8 @@ impl Registry {
 }
 
 fn key_of(slots: &Slots, slot: Slot) -> Key {
-    let flow = &slots[slot];
-    (flow.connection_id(flow.identity.id_kind), flow.identity.id_kind)
+    let Identity { id, id_kind, .. } = slots[slot].identity;
+    (id, id_kind)
 }
 
 fn siblings(slots: &Slots, head: Slot) -> impl Iterator<Item = Slot> {

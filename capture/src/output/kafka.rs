@@ -74,7 +74,10 @@ impl KafkaOutput {
                     Err(Unanswered::ForGood(error)) => return Err(error),
                     Err(Unanswered::Yet(reason)) => {
                         let brokers = &self.brokers;
-                        warn!(brokers, reason, "kafka does not answer: check --kafka-brokers, will retry");
+                        warn!(
+                            brokers,
+                            reason, "kafka does not answer: check --kafka-brokers, will retry"
+                        );
                     }
                 }
                 sleep(METADATA_RETRY).await;

@@ -114,9 +114,7 @@ fn ppp(frame: &[u8]) -> Result<(Network, &[u8]), Skipped> {
 
 /// The 16 bits at an offset, and what follows them.
 fn field(bytes: &[u8], offset: usize) -> Result<(u16, &[u8]), Skipped> {
-    let (value, rest) = bytes
-        .get(offset..)
-        .and_then(<[u8]>::split_first_chunk)
-        .ok_or(Skipped::Truncated)?;
+    let (value, rest) =
+        bytes.get(offset..).and_then(<[u8]>::split_first_chunk).ok_or(Skipped::Truncated)?;
     Ok((u16::from_be_bytes(*value), rest))
 }

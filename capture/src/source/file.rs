@@ -59,6 +59,8 @@ impl File {
             let packet = match self.reader.next_packet() {
                 Ok(Some(packet)) => packet,
                 Ok(None) => break,
+                // Told to stop, standard input ends in the middle of something.
+                Err(_) if stop.is_cancelled() => break,
                 Err(source) => {
                     read = Err(source);
                     break;
@@ -79,13 +81,12 @@ impl File {
         recorder.unsupported(self.reader.unsupported_packets());
         let summary = recorder.finish();
         match read {
-            // Told to stop, standard input ends in the middle of something.
-            Err(source) if !stop.is_cancelled() => Err(CaptureError::BrokenFile {
+            Ok(()) => Ok(summary),
+            Err(source) => Err(CaptureError::BrokenFile {
                 path: self.path,
                 summary: Box::new(summary),
                 source,
             }),
-            _ => Ok(summary),
         }
     }
 }

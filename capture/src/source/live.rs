@@ -44,7 +44,9 @@ impl Live {
         let socket = PacketSocket::open()?;
         let interfaces = watch(config.selection()).await?;
         if interfaces.first.interfaces.is_empty() {
-            warn!("no interface to watch yet: without --interface it needs a pod's veth or a default route");
+            warn!(
+                "no interface to watch yet: without --interface it needs a pod's veth or a default route"
+            );
         }
         Ok(Self { socket, interfaces })
     }
@@ -101,8 +103,7 @@ fn read_block(
             }
         }
     }
-    let is_read_out =
-        |point: &Point| point.gone.is_some_and(|gone| gone.elapsed() > READ_OUT_TIME);
+    let is_read_out = |point: &Point| point.gone.is_some_and(|gone| gone.elapsed() > READ_OUT_TIME);
     for (_, point) in points.extract_if(|_, point| is_read_out(point)) {
         recorder.remove_point(point.id);
     }

@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{batches, config, records};
 
 /// 2024-01-01 00:00:00 UTC.
-pub const START_US: u64 = 1_704_067_200_000_000;
+pub(crate) const START_US: u64 = 1_704_067_200_000_000;
 
-const PACKETS_PER_CONNECTION: u64 = 6;
+pub(crate) const PACKETS_PER_CONNECTION: u64 = 6;
 
 /// A connection of six packets within 60 ms, the client's port and sequence number telling it.
 fn connection(number: u16, start_us: u64) -> Vec<(u64, Vec<u8>)> {
@@ -43,7 +43,7 @@ fn connection(number: u16, start_us: u64) -> Vec<(u64, Vec<u8>)> {
 }
 
 /// A pcap file (link type 101, raw IP) of one connection a second.
-pub fn write_pcap(path: &Path, connections: u16) {
+pub(crate) fn pcap(connections: u16) -> Vec<u8> {
     let mut file = Vec::new();
     for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 101] {
         file.extend(word.to_le_bytes());
@@ -58,7 +58,11 @@ pub fn write_pcap(path: &Path, connections: u16) {
             file.extend(packet);
         }
     }
-    std::fs::write(path, file).unwrap();
+    file
+}
+
+pub(crate) fn write_pcap(path: &Path, connections: u16) {
+    std::fs::write(path, pcap(connections)).unwrap();
 }
 
 async fn read(path: &Path) -> (Result<Summary, CaptureError>, Vec<FlowBatch>) {

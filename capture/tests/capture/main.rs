@@ -9,6 +9,7 @@
 
 mod files;
 mod interfaces;
+mod json;
 mod kafka;
 mod live;
 mod privilege;

@@ -18,10 +18,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// How long anything may take that takes milliseconds.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs a command, and panics with what it says if it fails.
-pub fn run(command: &str) -> String {
+pub(crate) fn run(command: &str) -> String {
     let mut words = command.split_whitespace();
     let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
@@ -30,12 +30,12 @@ pub fn run(command: &str) -> String {
 }
 
 /// A network namespace of the test's own; gone with the value.
-pub struct Namespace {
-    pub name: String,
+pub(crate) struct Namespace {
+    pub(crate) name: String,
 }
 
 impl Namespace {
-    pub fn new(role: &str) -> Self {
+    pub(crate) fn new(role: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         assert!(nix::unistd::geteuid().is_root(), "tests with network namespaces need root");
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -47,24 +47,24 @@ impl Namespace {
     }
 
     /// `ip` in here.
-    pub fn ip(&self, arguments: &str) {
+    pub(crate) fn ip(&self, arguments: &str) {
         run(&format!("ip -n {} {arguments}", self.name));
     }
 
     /// Another program in here.
-    pub fn exec(&self, command: &str) -> String {
+    pub(crate) fn exec(&self, command: &str) -> String {
         run(&format!("ip netns exec {} {command}", self.name))
     }
 
     /// A veth pair: `host` in here, eth0 in the other namespace.
-    pub fn connect(&self, host: &str, other: &Self) {
+    pub(crate) fn connect(&self, host: &str, other: &Self) {
         self.ip(&format!("link add {host} type veth peer name eth0 netns {}", other.name));
         self.ip(&format!("link set {host} up"));
         other.ip("link set eth0 up");
     }
 
     /// Runs a closure on a thread in here; threads that it starts are in here too.
-    pub fn spawn<T: Send + 'static>(
+    pub(crate) fn spawn<T: Send + 'static>(
         &self,
         inside: impl FnOnce() -> T + Send + 'static,
     ) -> JoinHandle<T> {
@@ -83,7 +83,7 @@ impl Drop for Namespace {
 }
 
 /// A config as the command line would give it.
-pub fn config(arguments: &[&str]) -> Config {
+pub(crate) fn config(arguments: &[&str]) -> Config {
     #[derive(Parser)]
     struct Cli {
         #[command(flatten)]
@@ -94,14 +94,14 @@ pub fn config(arguments: &[&str]) -> Config {
 }
 
 /// An agent that runs in a namespace.
-pub struct RunningAgent {
-    pub shutdown: CancellationToken,
+pub(crate) struct RunningAgent {
+    pub(crate) shutdown: CancellationToken,
     thread: JoinHandle<(Result<Summary, CaptureError>, Vec<FlowBatch>)>,
 }
 
 impl RunningAgent {
     /// Starts an agent and waits until it sees packets.
-    pub fn start(namespace: &Namespace, arguments: &[&str]) -> Self {
+    pub(crate) fn start(namespace: &Namespace, arguments: &[&str]) -> Self {
         let config = config(arguments);
         let readiness = Readiness::default();
         let ready = readiness.part("capture");
@@ -121,7 +121,7 @@ impl RunningAgent {
     }
 
     /// Shuts the agent down: what it saw, and all batches.
-    pub fn stop(self) -> (Summary, Vec<FlowBatch>) {
+    pub(crate) fn stop(self) -> (Summary, Vec<FlowBatch>) {
         self.shutdown.cancel();
         let (summary, batches) = self.thread.join().unwrap();
         (summary.unwrap(), batches)
@@ -129,7 +129,7 @@ impl RunningAgent {
 }
 
 /// All batches until the sender is gone.
-pub async fn batches(mut messages: mpsc::Receiver<Message>) -> Vec<FlowBatch> {
+pub(crate) async fn batches(mut messages: mpsc::Receiver<Message>) -> Vec<FlowBatch> {
     let mut batches = Vec::new();
     while let Some(message) = messages.recv().await {
         let decoded = wire::decode(&message.payload).unwrap();
@@ -142,7 +142,7 @@ pub async fn batches(mut messages: mpsc::Receiver<Message>) -> Vec<FlowBatch> {
 }
 
 /// The records of all batches, after checking that no sequence number is missing.
-pub fn records(batches: &[FlowBatch]) -> Vec<FlowRecord> {
+pub(crate) fn records(batches: &[FlowBatch]) -> Vec<FlowRecord> {
     let mut next = HashMap::new();
     for batch in batches {
         let sequence = next.entry(batch.partition).or_insert(0);
@@ -153,7 +153,7 @@ pub fn records(batches: &[FlowBatch]) -> Vec<FlowRecord> {
 }
 
 /// Waits for something that announces itself by no event that a test could await.
-pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
         assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");

@@ -66,6 +66,7 @@ fn a_query_may_be_in_the_url_the_body_or_both() {
         "{\"name\":\"default\"}\n"
     );
     assert_eq!(text(post(&[("database", "system")], "EXISTS TABLE one;")), "1\n");
+    assert_eq!(text(post(&[("readonly", "1"), ("max_threads", "2")], "SELECT 1")), "1\n");
 }
 
 #[test]

@@ -10,8 +10,8 @@ use crate::objects::Kind;
 /// Owners above owners that are followed: Pod → Job → CronJob → a custom controller.
 const MAX_DEPTH: usize = 4;
 
-/// A namespace and a name.
-type ServiceName = (Arc<str>, Arc<str>);
+/// Namespace and name of a Service, which is what an EndpointSlice knows of it.
+pub(super) type ServiceName = (Arc<str>, Arc<str>);
 
 /// A controller named in an object's `ownerReferences`.
 #[derive(Clone, Debug)]

@@ -142,7 +142,7 @@ fn what_comes_late_is_absorbed() {
     watch.see_all(1.0, segments.clone());
     watch.see(15.0, segments[6]);
     watch.see(50.0, segments[7]);
-    watch.until(60.0);
+    watch.until(60.5);
     assert_eq!(watch.sum().life(), (1, 0, &[("fin", 1)][..]));
     assert_eq!((watch.sum().packets, watch.sum().retransmitted), ([6, 4], [0, 1]));
     assert!(watch.records.iter().all(|record| record.open_at_start == 0));
@@ -416,4 +416,13 @@ fn four_gigabytes_in_an_interval_are_not_lost() {
     watch.until(20.0);
     assert_eq!(watch.sum().bytes[0], 3 * 2_000_000_040 + 80);
     assert_eq!(watch.sum().opened, 1);
+}
+
+#[test]
+fn a_flow_is_small() {
+    assert!(
+        size_of::<super::super::flow::Flow>() <= 320,
+        "{}",
+        size_of::<super::super::flow::Flow>()
+    );
 }

@@ -64,7 +64,10 @@ fn a_connection_through_a_service_has_one_id_and_one_primary() {
     assert_eq!((client.reporter, client.local_primary), (Reporter::Client, true));
     assert_eq!((server.reporter, server.local_primary), (Reporter::Server, false));
     assert_eq!(client.sent.bytes, server.sent.bytes);
-    assert_eq!(node.watch.table.announced_addresses(), ["10.244.0.5".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(
+        node.watch.table.announced_addresses(),
+        ["10.244.0.5".parse::<std::net::IpAddr>().unwrap()]
+    );
 }
 
 #[test]

@@ -1,8 +1,6 @@
 //! The API over HTTP, against the real engine.
 
-mod common;
-
-use common::{T0, config, empty_store, report, row, runtime, served};
+use crate::common::{T0, config, empty_store, report, row, runtime, served};
 use flowtrail_query::{Query, QueryError};
 use flowtrail_schema::row::{EntityKind, FlowRow};
 use flowtrail_service::admin::Readiness;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use clickhouse::Row;
+use clickhouse::{Row, RowWrite};
 use flowtrail_embedded::{Engine, serve};
 use flowtrail_query::{Config, Graph, Problem, Query};
 use flowtrail_schema::row::{CoverageRow, EntityKind, FlowRow};
@@ -146,9 +146,9 @@ impl Served {
         problem
     }
 
-    pub(crate) fn insert<T: Row + serde::Serialize>(&self, table: &str, rows: &[T])
+    pub(crate) fn insert<T>(&self, table: &str, rows: &[T])
     where
-        for<'a> T: Row<Value<'a> = T> + 'static + clickhouse::RowWrite,
+        T: for<'a> Row<Value<'a> = T> + RowWrite,
     {
         runtime().block_on(async {
             let mut insert = self.store.client().insert::<T>(table).await.unwrap();

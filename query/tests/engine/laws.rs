@@ -1,10 +1,9 @@
 //! The laws of windows (design 3.5), over random traffic, against the real engine.
 
-mod common;
-
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use common::{Served, T0, row, served};
+use crate::common::{Served, T0, row, served};
 use flowtrail_query::{Graph, Traffic};
 use flowtrail_schema::IdKind;
 use flowtrail_schema::row::FlowRow;
@@ -136,55 +135,55 @@ fn connections(graph: &Graph) -> BTreeMap<String, [u64; 2]> {
     graph.edges.iter().map(|edge| (edge.id.clone(), counts(&edge.traffic))).collect()
 }
 
-fn check(
-    served: &Served,
-    case: u32,
-    traffic: &[Connection],
-    cuts: [u32; 3],
-    filter: &[(&str, &str)],
-) {
-    let start = T0 + case * 3_600;
-    let rows: Vec<_> = (1..)
-        .zip(traffic)
-        .flat_map(|(number, connection)| connection.rows(start, number))
-        .collect();
+/// Parameters of the API, and the same as a question about a connection.
+type Filter = (&'static [(&'static str, &'static str)], fn(&Connection) -> bool);
+
+const FILTERS: &[Filter] = &[
+    (&[], |_| true),
+    (&[("include", "^web1$")], |connection| connection.client == 1),
+    (&[("exclude", "^db0$")], |connection| connection.server != 0),
+    (&[("port", "81"), ("namespace", "shop")], |connection| connection.server == 1),
+];
+
+fn check(served: &Served, start: u32, traffic: &[Connection], cuts: [u32; 3], filter: Filter) {
+    let (pairs, keeps) = filter;
+    let numbered = (1..).zip(traffic);
+    let rows: Vec<_> =
+        numbered.flat_map(|(number, connection)| connection.rows(start, number)).collect();
     served.insert("flows", &rows);
-    let graph = |from: u32, to: u32, pairs| served.graph(start + 10 * from, start + 10 * to, pairs);
-
     let [a, b, c] = cuts;
-    let parts = plus(additive(&graph(a, b, filter)), additive(&graph(b, c, filter)));
-    assert_eq!(parts, additive(&graph(a, c, filter)), "law 1");
+    let windows = [(a, b), (b, c), (a, c)];
+    let graphs = windows.map(|(from, to)| served.graph(start + 10 * from, start + 10 * to, pairs));
 
-    for (from, to) in [(a, b), (b, c), (a, c)] {
+    let [first, second, both] = graphs.each_ref().map(additive);
+    assert_eq!(plus(first, second), both, "law 1");
+
+    for ((from, to), graph) in windows.into_iter().zip(&graphs) {
         let mut expected: BTreeMap<String, [u64; 2]> = BTreeMap::new();
-        for connection in traffic.iter().filter(|connection| connection.alive(from, to)) {
+        let kept = traffic.iter().filter(|connection| keeps(connection));
+        for connection in kept.filter(|connection| connection.alive(from, to)) {
             let counts = expected.entry(connection.edge()).or_default();
             counts[0] += 1;
             counts[1] += u64::from(connection.open_at(to));
         }
-        assert_eq!(connections(&graph(from, to, &[])), expected, "law 2, [{from}, {to})");
+        assert_eq!(connections(graph), expected, "law 2, [{from}, {to})");
     }
 }
 
 #[test]
 fn windows_add_up_and_connections_count_in_each_they_span() {
     let served = served("laws");
-    let filters = prop::sample::select(vec![
-        vec![],
-        vec![("include", "^web1$")],
-        vec![("exclude", "^db0$")],
-        vec![("port", "81"), ("namespace", "shop")],
-    ]);
+    let filters = prop::sample::select(FILTERS);
     let cuts = prop::sample::subsequence((0..=INTERVALS).collect::<Vec<_>>(), 3);
     let traffic = prop::collection::vec(connection(), 0..25);
-    let case = std::cell::Cell::new(0);
-    let mut runner =
-        TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(24) });
-    let result = runner.run(&(traffic, cuts, filters), |(traffic, cuts, filter)| {
-        // A case has an hour of its own, so that all share the tables.
-        case.set(case.get() + 1);
-        check(&served, case.get(), &traffic, [cuts[0], cuts[1], cuts[2]], &filter);
-        Ok(())
-    });
+    let case = Cell::new(0);
+    let config = Config { failure_persistence: None, ..Config::with_cases(32) };
+    let result =
+        TestRunner::new(config).run(&(traffic, cuts, filters), |(traffic, cuts, filter)| {
+            // A case has an hour of its own, so that all share the tables.
+            case.set(case.get() + 3_600);
+            check(&served, T0 + case.get(), &traffic, [cuts[0], cuts[1], cuts[2]], filter);
+            Ok(())
+        });
     result.unwrap_or_else(|error| panic!("{error}"));
 }

@@ -1,0 +1,7 @@
+//! The service against the real engine: what it answers, and the laws its answers keep.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests: helpers too")]
+
+mod api;
+mod common;
+mod laws;
