@@ -35,7 +35,7 @@ use handshake::{Challenger, Effect, Mark, Verdict};
 use key::{End, FlowKey};
 use listeners::Listeners;
 use points::Points;
-use primary::Registry;
+use primary::{Registry, Surroundings};
 use slots::{Slot, Slots};
 use tombstones::Tombstones;
 
@@ -454,7 +454,9 @@ impl FlowTable {
 
     /// Makes the choice for a flow from what is known by now.
     fn choose(&mut self, slot: Slot) {
-        self.registry.choose(&mut self.slots, slot, &self.points, &self.node_addresses);
+        let surroundings =
+            Surroundings { points: &self.points, node_addresses: &self.node_addresses };
+        self.registry.choose(&mut self.slots, slot, surroundings);
     }
 
     /// Sends a record on its way, with the choice.

@@ -47,9 +47,8 @@ impl Broker {
     /// # Errors
     /// If the broker refuses.
     pub fn create_topic(&self, name: &str, partitions: i32) -> Result<()> {
-        let admin: AdminClient<_> = ClientConfig::new()
-            .set("bootstrap.servers", self.address.to_string())
-            .create()?;
+        let admin: AdminClient<_> =
+            ClientConfig::new().set("bootstrap.servers", self.address.to_string()).create()?;
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let made = runtime.block_on(admin.create_topics([&topic], &AdminOptions::new()))?;

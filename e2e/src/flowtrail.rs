@@ -43,7 +43,8 @@ impl Process {
             None => Command::new("setpriv"),
         };
         command.args(["--pdeathsig", "TERM", "--"]).arg(program).args(arguments);
-        let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let output =
+            File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let child = command
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
@@ -68,7 +69,12 @@ impl Process {
     ///
     /// # Errors
     /// If the time is over, or the program ends first; with what it printed.
-    pub fn wait_until(&mut self, what: &str, timeout: Duration, so: impl Fn() -> bool) -> Result<()> {
+    pub fn wait_until(
+        &mut self,
+        what: &str,
+        timeout: Duration,
+        so: impl Fn() -> bool,
+    ) -> Result<()> {
         let deadline = Instant::now() + timeout;
         while !so() {
             if let Some(status) = self.child.try_wait()? {

@@ -139,7 +139,15 @@ impl Lab {
         let ip = Ipv4Addr::new(a, b, c, host_number);
         let host_interface = format!("veth{c}x{host_number}");
         node.namespace.ip([
-            "link", "add", &host_interface, "type", "veth", "peer", "name", ETH0, "netns",
+            "link",
+            "add",
+            &host_interface,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            ETH0,
+            "netns",
             &namespace.name,
         ])?;
         node.namespace.ip(["link", "set", &host_interface, "master", BRIDGE, "up"])?;
@@ -253,7 +261,18 @@ fn connect(
     prefix: u8,
 ) -> Result<()> {
     let link = format!("to-{name}");
-    fabric.ip(["link", "add", &link, "type", "veth", "peer", "name", ETH0, "netns", &namespace.name])?;
+    fabric.ip([
+        "link",
+        "add",
+        &link,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        ETH0,
+        "netns",
+        &namespace.name,
+    ])?;
     fabric.ip(["address", "add", &format!("{router}/{prefix}"), "dev", &link])?;
     fabric.ip(["link", "set", &link, "up"])?;
     namespace.ip(["address", "add", &format!("{ip}/{prefix}"), "dev", ETH0])?;

@@ -60,7 +60,8 @@ impl Scenario {
     /// The graph's window so far, as parameters: from the programs' start until they stopped asking.
     pub fn window(&self) -> [(&'static str, String); 2] {
         let time = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
-        let to = self.stopped.map_or_else(|| "now".to_owned(), |at| time(at + TimeDelta::seconds(1)));
+        let to =
+            self.stopped.map_or_else(|| "now".to_owned(), |at| time(at + TimeDelta::seconds(1)));
         [("from", time(self.started)), ("to", to)]
     }
 

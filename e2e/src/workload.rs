@@ -110,7 +110,8 @@ pub fn call(call: &Call) -> Result<()> {
     let mut done = Transferred::default();
     let mut open: Option<TcpStream> = None;
     for _ in 0..call.attempts {
-        match open.take().map_or_else(|| TcpStream::connect_timeout(&call.to, CONNECT_TIMEOUT), Ok) {
+        match open.take().map_or_else(|| TcpStream::connect_timeout(&call.to, CONNECT_TIMEOUT), Ok)
+        {
             Ok(server) => {
                 let new = done.connections == 0 || !call.keep_open;
                 done.connections += u64::from(new);

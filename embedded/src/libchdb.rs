@@ -7,6 +7,8 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::path::Path;
 use std::ptr::NonNull;
+use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// `chdb_connection *`, what `chdb_connect` returns.
 type ConnectionSlot = *mut RawConnection;
@@ -32,6 +34,16 @@ type WithParameters<T> = unsafe extern "C" fn(
     *const usize,
     usize,
 ) -> T;
+
+unsafe extern "C" {
+    /// glibc's: registers a function to be called, with the status, when the process exits.
+    fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
+    /// POSIX: ends the process at once.
+    fn _exit(status: c_int) -> !;
+}
+
+/// Connections open: the engine runs while there are any.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
 
 /// The library's functions. Loaded once and never unloaded: its threads would lose their code.
 pub(crate) struct Library {
@@ -109,6 +121,12 @@ impl Library {
             }
         };
         std::mem::forget(library);
+        static EXIT: Once = Once::new();
+        // SAFETY: the function is this program's own and lives as long. Registered after the
+        // library's own exit functions, it is called before them.
+        EXIT.call_once(|| unsafe {
+            on_exit(leave_running_engine, std::ptr::null_mut());
+        });
         Ok(Box::leak(Box::new(functions)))
     }
 
@@ -137,6 +155,7 @@ impl Library {
         let count = c_int::try_from(pointers.len()).ok()?;
         // SAFETY: `count` NUL-terminated strings that outlive the call; they are only read.
         let slot = NonNull::new(unsafe { (self.connect)(count, pointers.as_mut_ptr()) })?;
+        OPEN.fetch_add(1, Ordering::SeqCst);
         Some(Connection { library: self, slot })
     }
 
@@ -254,6 +273,7 @@ impl Drop for Connection {
         // SAFETY: came from `connect`, closed only here; insert streams borrow the connection, so
         // none is left.
         unsafe { (self.library.close_conn)(self.slot.as_ptr()) }
+        OPEN.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -301,6 +321,15 @@ impl Drop for InsertStream<'_> {
         // SAFETY: every handle is to be destroyed once, also after errors; cancels by itself if
         // the stream is not finished.
         unsafe { (self.library.destroy_insert_stream)(self.raw) }
+    }
+}
+
+/// On an exit while the engine runs, skips the library's exit functions: they would free what its
+/// threads still use, and a crash would hide the status. What was inserted is on disk.
+extern "C" fn leave_running_engine(status: c_int, _: *mut c_void) {
+    if OPEN.load(Ordering::SeqCst) > 0 {
+        // SAFETY: ends the process; nothing of it runs on.
+        unsafe { _exit(status) }
     }
 }
 

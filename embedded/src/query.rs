@@ -18,7 +18,7 @@ use futures::stream;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::compression;
@@ -32,6 +32,9 @@ const READ_BYTES: usize = 64 << 10;
 
 /// How often a query is asked to end until it has: it may not have begun when first asked.
 const KILL_EVERY: Duration = Duration::from_millis(100);
+
+/// How long a client has to read the text of an error in the middle of its answer.
+const LATE_ERROR_GRACE: Duration = Duration::from_secs(1);
 
 /// Tells the statements of this process apart in `system.processes`.
 static NEXT_MARK: AtomicU64 = AtomicU64::new(1);
@@ -67,9 +70,9 @@ pub(crate) async fn run(
                     }
                 },
                 State::Broken(Some(exception)) => {
-                    // Lets the text out before the connection is cut, which tells clients that
-                    // know nothing of the text that the answer is not whole.
-                    tokio::task::yield_now().await;
+                    // The text is let out first; then the connection is cut, which tells clients
+                    // that know nothing of the text that the answer is not whole.
+                    sleep(LATE_ERROR_GRACE).await;
                     Some((Err(exception.message), State::Broken(None)))
                 }
             }

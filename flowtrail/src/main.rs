@@ -28,7 +28,6 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "one value, at start")]
 enum Command {
     /// Everything in one process on this machine: capture, names, store and graph, without Kafka.
     Up(commands::up::Arguments),

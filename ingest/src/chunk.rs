@@ -40,6 +40,8 @@ pub(crate) struct Chunk {
     /// Rejects by reason, of whole messages and of records.
     pub(crate) rejected: BTreeMap<String, u64>,
     pub(crate) duplicates: u64,
+    /// Offsets that Kafka left out, being past its retention.
+    pub(crate) lost: u64,
     /// Earliest and latest interval's start, seconds since the epoch.
     span_s: Option<(u64, u64)>,
     hash: u64,
@@ -76,6 +78,7 @@ impl Chunk {
             rows: 0,
             rejected: BTreeMap::new(),
             duplicates: 0,
+            lost: 0,
             span_s: None,
             hash: FNV_OFFSET,
         }
@@ -149,7 +152,7 @@ impl Chunk {
                 .collect(),
             rejected_reasons: self.rejected.keys().cloned().collect(),
             rejected_counts: self.rejected.values().copied().collect(),
-            lost_offsets: 0,
+            lost_offsets: self.lost,
             duplicate_batches: self.duplicates,
         }
     }

@@ -44,7 +44,12 @@ impl Default for Config {
     /// No names, and the defaults of the flags.
     fn default() -> Self {
         const ROWS: NonZeroUsize = NonZeroUsize::new(50_000).unwrap();
-        Self { names: None, kubernetes: false, chunk_rows: ROWS, chunk_time: Duration::from_secs(1) }
+        Self {
+            names: None,
+            kubernetes: false,
+            chunk_rows: ROWS,
+            chunk_time: Duration::from_secs(1),
+        }
     }
 }
 

@@ -125,7 +125,11 @@ impl Connections {
     }
 
     /// The connection of a record that was observed before, if it is still remembered.
-    pub(crate) fn find(&mut self, record: &FlowRecord, agent: &Arc<str>) -> Option<&mut Connection> {
+    pub(crate) fn find(
+        &mut self,
+        record: &FlowRecord,
+        agent: &Arc<str>,
+    ) -> Option<&mut Connection> {
         let group = self.groups.get_mut(&Key::of(record))?;
         let index = group.find(record, agent)?;
         group.connections.get_mut(index)
@@ -134,7 +138,9 @@ impl Connections {
     fn forget_oldest(&mut self) {
         while let Some((key, touched)) = self.order.pop_front() {
             match self.groups.get(&key) {
-                Some(group) if group.touched > touched => self.order.push_back((key, group.touched)),
+                Some(group) if group.touched > touched => {
+                    self.order.push_back((key, group.touched))
+                }
                 Some(_) => {
                     self.groups.remove(&key);
                     self.overflowed.inc();
@@ -165,7 +171,9 @@ impl Group {
         let half = |connection: &Connection| isn == 0 || connection.server_isn == 0;
         let all = || self.connections.iter().enumerate().rev();
         let found = all().find(|(_, connection)| {
-            fits(connection) && exact(connection) && (isn != 0 || !connection.differs(record, agent))
+            fits(connection)
+                && exact(connection)
+                && (isn != 0 || !connection.differs(record, agent))
         });
         let found = found.or_else(|| {
             all().find(|(_, connection)| {

@@ -20,7 +20,9 @@ pub enum IngestError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The Kafka client cannot be made of the given properties.
-    #[error("cannot set up the Kafka consumer: check --kafka-brokers, --group and --kafka-property")]
+    #[error(
+        "cannot set up the Kafka consumer: check --kafka-brokers, --group and --kafka-property"
+    )]
     KafkaSetup(#[source] rdkafka::error::KafkaError),
     /// Kafka says that going on is pointless.
     #[error("the Kafka consumer failed for good: restart flowtrail")]

@@ -154,7 +154,9 @@ impl IdentityIndex {
         let mut missing: Vec<_> = self
             .entities
             .iter()
-            .filter(|(uid, entity)| entity.kind == kind && !entity.vanished && !listed.contains(*uid))
+            .filter(|(uid, entity)| {
+                entity.kind == kind && !entity.vanished && !listed.contains(*uid)
+            })
             .map(|(uid, _)| Arc::clone(uid))
             .collect();
         missing.sort();
@@ -191,7 +193,13 @@ impl IdentityIndex {
     }
 
     /// Whether `port` at `address` was a known Service or container port at `instant_us`.
-    pub fn listens(&self, address: IpAddr, port: u16, instant_us: u64, observing_node: &str) -> bool {
+    pub fn listens(
+        &self,
+        address: IpAddr,
+        port: u16,
+        instant_us: u64,
+        observing_node: &str,
+    ) -> bool {
         let address = address.to_canonical();
         let owner = self.owner_of(Claim::address(address), instant_us, observing_node);
         owner.is_some_and(|(entity, _)| {

@@ -156,7 +156,10 @@ async fn feed_names(
             .map_err(|error| IngestError::Kubernetes(Box::new(error)))?;
         let missing = watch::start(&client, names, &end).wait(FIRST_NAMES_TIMEOUT).await;
         if !missing.is_empty() {
-            warn!(?missing, "starting without all names, as the kubernetes api has not listed these kinds");
+            warn!(
+                ?missing,
+                "starting without all names, as the kubernetes api has not listed these kinds"
+            );
         }
     }
     Ok(end.drop_guard())

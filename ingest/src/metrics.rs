@@ -51,16 +51,48 @@ impl IngestMetrics {
             newest_interval: Gauge::default(),
         };
         metrics.register(|registry| {
-            registry.register("ingest_messages", "Messages read: accepted, duplicate or rejected", ingest.messages.clone());
-            registry.register("ingest_records", "Records read: primary, evidence or rejected", ingest.records.clone());
-            registry.register("ingest_overflows", "Things forgotten or refused because a table in memory was full", ingest.overflows.clone());
+            registry.register(
+                "ingest_messages",
+                "Messages read: accepted, duplicate or rejected",
+                ingest.messages.clone(),
+            );
+            registry.register(
+                "ingest_records",
+                "Records read: primary, evidence or rejected",
+                ingest.records.clone(),
+            );
+            registry.register(
+                "ingest_overflows",
+                "Things forgotten or refused because a table in memory was full",
+                ingest.overflows.clone(),
+            );
             registry.register("ingest_chunks", "Chunks inserted", ingest.chunks.clone());
             registry.register("ingest_rows", "Rows inserted", ingest.rows.clone());
-            registry.register("ingest_insert_failures", "Inserts that failed and were retried", ingest.insert_failures.clone());
-            registry.register("ingest_insert_seconds", "Time to insert a chunk into all tables, retries among it", ingest.insert_seconds.clone());
-            registry.register("ingest_commit_failures", "Offsets that Kafka did not take", ingest.commit_failures.clone());
-            registry.register("ingest_source_failures", "Failures of Kafka, retried", ingest.source_failures.clone());
-            registry.register("ingest_newest_interval_seconds", "Start of the newest interval inserted, seconds since the epoch", ingest.newest_interval.clone());
+            registry.register(
+                "ingest_insert_failures",
+                "Inserts that failed and were retried",
+                ingest.insert_failures.clone(),
+            );
+            registry.register(
+                "ingest_insert_seconds",
+                "Time to insert a chunk into all tables, retries among it",
+                ingest.insert_seconds.clone(),
+            );
+            registry.register(
+                "ingest_commit_failures",
+                "Offsets that Kafka did not take",
+                ingest.commit_failures.clone(),
+            );
+            registry.register(
+                "ingest_source_failures",
+                "Failures of Kafka, retried",
+                ingest.source_failures.clone(),
+            );
+            registry.register(
+                "ingest_newest_interval_seconds",
+                "Start of the newest interval inserted, seconds since the epoch",
+                ingest.newest_interval.clone(),
+            );
         });
         ingest
     }

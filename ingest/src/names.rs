@@ -82,13 +82,41 @@ impl NamesMetrics {
                 watch_failures,
                 watch_lists,
             } = &names;
-            registry.register("ingest_names_objects", "Kubernetes objects known, vanished ones among them", objects.clone());
-            registry.register("ingest_names_refused", "Objects refused: too many, or without a name", refused.clone());
-            registry.register("ingest_names_forgotten", "Vanished objects and old owners forgotten to bound memory", forgotten.clone());
-            registry.register("ingest_names_undecodable", "Objects of the names file that could not be decoded", undecodable.clone());
-            registry.register("ingest_names_file_failures", "Times the names file could not be read; the last good names stayed", file_failures.clone());
-            registry.register("ingest_names_watch_failures", "Failures of the watch on the Kubernetes API, retried with backoff", watch_failures.clone());
-            registry.register("ingest_names_watch_lists", "Whole lists taken from the Kubernetes API", watch_lists.clone());
+            registry.register(
+                "ingest_names_objects",
+                "Kubernetes objects known, vanished ones among them",
+                objects.clone(),
+            );
+            registry.register(
+                "ingest_names_refused",
+                "Objects refused: too many, or without a name",
+                refused.clone(),
+            );
+            registry.register(
+                "ingest_names_forgotten",
+                "Vanished objects and old owners forgotten to bound memory",
+                forgotten.clone(),
+            );
+            registry.register(
+                "ingest_names_undecodable",
+                "Objects of the names file that could not be decoded",
+                undecodable.clone(),
+            );
+            registry.register(
+                "ingest_names_file_failures",
+                "Times the names file could not be read; the last good names stayed",
+                file_failures.clone(),
+            );
+            registry.register(
+                "ingest_names_watch_failures",
+                "Failures of the watch on the Kubernetes API, retried with backoff",
+                watch_failures.clone(),
+            );
+            registry.register(
+                "ingest_names_watch_lists",
+                "Whole lists taken from the Kubernetes API",
+                watch_lists.clone(),
+            );
         });
         names
     }
@@ -100,5 +128,6 @@ pub(crate) fn now_us() -> u64 {
 }
 
 pub(crate) fn since_epoch_us(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros().try_into().unwrap_or(u64::MAX))
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_micros().try_into().unwrap_or(u64::MAX))
 }

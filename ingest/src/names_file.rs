@@ -116,7 +116,10 @@ impl NamesFile {
         let unreadable = |source| NamesFileError::Unreadable { path: self.path.clone(), source };
         let metadata = std::fs::metadata(&self.path).map_err(unreadable)?;
         if metadata.len() > MAX_BYTES {
-            return Err(NamesFileError::TooLarge { path: self.path.clone(), bytes: metadata.len() });
+            return Err(NamesFileError::TooLarge {
+                path: self.path.clone(),
+                bytes: metadata.len(),
+            });
         }
         let text = std::fs::read(&self.path).map_err(unreadable)?;
         let list = parse(&text)
@@ -179,7 +182,9 @@ fn decode(item: &str) -> Result<Option<Object>, serde_json::Error> {
     struct TypeOnly {
         kind: String,
     }
-    fn object<K: DeserializeOwned + Into<Object>>(item: &str) -> serde_json::Result<Option<Object>> {
+    fn object<K: DeserializeOwned + Into<Object>>(
+        item: &str,
+    ) -> serde_json::Result<Option<Object>> {
         serde_json::from_str::<K>(item).map(|object| Some(object.into()))
     }
     match serde_json::from_str::<TypeOnly>(item)?.kind.as_str() {
@@ -190,5 +195,104 @@ fn decode(item: &str) -> Result<Option<Object>, serde_json::Error> {
         "ReplicaSet" => object::<ReplicaSet>(item),
         "Job" => object::<Job>(item),
         _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use flowtrail_service::metrics::Metrics;
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(name: &str, ip: &str) -> serde_json::Value {
+        json!({"kind": "Pod", "metadata": {"name": name, "uid": name}, "status": {"podIP": ip}})
+    }
+
+    fn list(items: &[serde_json::Value]) -> String {
+        json!({"kind": "List", "items": items}).to_string()
+    }
+
+    /// The name of an address now.
+    fn name(names: &Names, ip: &str) -> String {
+        names.read().lookup(ip.parse().unwrap(), 1, now_us(), "").name.to_string()
+    }
+
+    struct Fixture {
+        _directory: tempfile::TempDir,
+        path: PathBuf,
+        names: Names,
+    }
+
+    fn fixture(text: &str) -> Fixture {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("names.json");
+        std::fs::write(&path, text).unwrap();
+        Fixture { path, _directory: directory, names: Names::new(&Metrics::new()) }
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_is_reread_and_a_broken_one_leaves_the_last_good_names() {
+        let Fixture { _directory, path, names } = fixture(&list(&[pod("a", "10.0.0.1")]));
+        let file = NamesFile::open(path.clone(), names.clone()).unwrap();
+        let end = CancellationToken::new();
+        let following = tokio::spawn(file.follow(end.clone()));
+        assert_eq!(name(&names, "10.0.0.1"), "a");
+
+        std::fs::write(&path, list(&[pod("a", "10.0.0.1")]).split_at(40).0).unwrap();
+        until(|| names.metrics.file_failures.get() == 1).await;
+        assert_eq!(name(&names, "10.0.0.1"), "a");
+
+        std::fs::write(&path, list(&[pod("b", "10.0.0.2")])).unwrap();
+        until(|| name(&names, "10.0.0.2") == "b").await;
+        assert_eq!(name(&names, "10.0.0.1"), "", "it is in the file no more");
+        end.cancel();
+        following.await.unwrap();
+    }
+
+    async fn until(holds: impl Fn() -> bool) {
+        let mut polls = 0;
+        while !holds() {
+            polls += 1;
+            assert!(polls < 1_000, "waited 10 s");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[test]
+    fn what_vanished_from_the_file_ended_when_it_changed() {
+        let Fixture { _directory, path, names } = fixture(&list(&[pod("a", "10.0.0.1")]));
+        let mut file = NamesFile::open(path.clone(), names.clone()).unwrap();
+        std::fs::write(&path, list(&[])).unwrap();
+        let changed = std::time::UNIX_EPOCH + Duration::from_secs(4_000_000_000);
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(changed).unwrap();
+        file.read().unwrap();
+        let at = |us| names.read().lookup("10.0.0.1".parse().unwrap(), 1, us, "").name.to_string();
+        assert_eq!([at(3_999_999_999_999_999), at(4_000_000_000_000_000)], ["a", ""]);
+    }
+
+    #[test]
+    fn one_undecodable_object_is_skipped_and_the_others_are_kept() {
+        let bad = json!({"kind": "Pod", "metadata": {"name": "bad"}, "status": {"podIPs": 7}});
+        let other = json!({"kind": "ConfigMap", "metadata": {"name": "c"}});
+        let text = list(&[bad, other, json!("text"), pod("a", "10.0.0.1")]);
+        let Fixture { _directory, path, names } = fixture(&text);
+        NamesFile::open(path, names.clone()).unwrap();
+        assert_eq!(name(&names, "10.0.0.1"), "a");
+        assert_eq!(names.metrics.undecodable.get(), 2);
+        assert_eq!(names.metrics.objects.get(), 1);
+    }
+
+    #[test]
+    fn at_start_a_broken_file_is_an_error_that_says_where_and_what_to_do() {
+        let Fixture { _directory, path, names } = fixture("{\"items\": [\n  {]}");
+        let error = NamesFile::open(path.clone(), names.clone()).unwrap_err();
+        assert!(error.to_string().contains("kubectl get"), "{error}");
+        assert!(error.source().unwrap().to_string().contains("line 2 column"), "{error:?}");
+        std::fs::remove_file(&path).unwrap();
+        let error = NamesFile::open(path, names).unwrap_err();
+        assert!(error.to_string().contains("--names"), "{error}");
     }
 }

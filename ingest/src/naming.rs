@@ -44,7 +44,11 @@ pub(crate) fn directed(
     let listens = |end: Endpoint| index.listens(end.ip, end.port, record.first_seen_us, node);
     let known = connection.as_ref().and_then(|connection| connection.inferred_server);
     let server = known.unwrap_or_else(|| {
-        if listens(record.client) && !listens(record.server) { record.client } else { record.server }
+        if listens(record.client) && !listens(record.server) {
+            record.client
+        } else {
+            record.server
+        }
     });
     if let Some(connection) = connection {
         connection.inferred_server = Some(server);
@@ -73,7 +77,8 @@ pub(crate) fn named(
     connection: Option<&mut Connection>,
     index: &IdentityIndex,
 ) -> Arc<ConnectionNames> {
-    let own = Sight { node, reporter: record.reporter, client: record.client, server: record.server };
+    let own =
+        Sight { node, reporter: record.reporter, client: record.client, server: record.server };
     // A partial id is no proof that two observations are of one connection, and its life is short.
     let proven = |connection: &&mut Connection| {
         record.id_kind == IdKind::TupleHash || connection.is_complete()
@@ -182,3 +187,6 @@ impl ConnectionNames {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

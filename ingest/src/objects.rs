@@ -39,14 +39,8 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
-        Self::Pod,
-        Self::Service,
-        Self::Node,
-        Self::EndpointSlice,
-        Self::ReplicaSet,
-        Self::Job,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Pod, Self::Service, Self::Node, Self::EndpointSlice, Self::ReplicaSet, Self::Job];
 
     /// Kubernetes' word for it.
     pub fn as_str(self) -> &'static str {

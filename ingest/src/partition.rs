@@ -7,6 +7,8 @@ use flowtrail_schema::topic::coverage_partition;
 use flowtrail_schema::wire::{DecodeError, Decoded};
 use flowtrail_schema::{Detail, FlowBatch, FlowRecord};
 
+use tracing::warn;
+
 use crate::chunk::{Accepted, Chunk, Decided};
 use crate::connections::{Connections, MAX_CONNECTIONS};
 use crate::dedup::Dedup;
@@ -23,6 +25,8 @@ pub(crate) struct Partition {
     dedup: Dedup,
     announced: Announcements,
     connections: Connections,
+    /// First offset that was not read yet, once one was.
+    next_offset: Option<u64>,
     chunk: Option<Chunk>,
     /// Chunks that are cut and wait to be written: written before another message is read, so two
     /// at most.
@@ -36,18 +40,35 @@ impl Partition {
             dedup: Dedup::new(metrics.overflow("batch_numbers")),
             announced: Announcements::new(metrics.overflow("announcements")),
             connections: Connections::new(MAX_CONNECTIONS, metrics.overflow("connections")),
+            next_offset: None,
             chunk: None,
             cut: VecDeque::new(),
         }
     }
 
     /// The chunk that a message goes to.
-    pub(crate) fn chunk_for(&mut self, envelope: &Envelope, batch: Option<&FlowBatch>) -> &mut Chunk {
+    pub(crate) fn chunk_for(
+        &mut self,
+        envelope: &Envelope,
+        batch: Option<&FlowBatch>,
+    ) -> &mut Chunk {
         if self.chunk.as_ref().is_some_and(|chunk| !chunk.takes(envelope, batch)) {
             self.cut_now();
         }
         let chunk = self.chunk.get_or_insert_with(|| Chunk::begin(envelope));
         chunk.extend(envelope);
+        let expected = self.next_offset.replace(envelope.offset + 1);
+        // Nothing in the topic is compacted or transactional, so its offsets have no gaps of their own.
+        let lost = expected.map_or(0, |expected| envelope.offset.saturating_sub(expected));
+        if lost > 0 {
+            warn!(
+                envelope.partition,
+                envelope.offset,
+                lost,
+                "kafka no longer has these messages: its retention is shorter than the lag"
+            );
+            chunk.lost += lost;
+        }
         chunk
     }
 
@@ -157,4 +178,3 @@ pub(crate) fn reject_reasons(decoded: &Result<Decoded, DecodeError>) -> Vec<Stri
         Err(reason) => vec![reason.to_string()],
     }
 }
-

@@ -59,7 +59,9 @@ impl Pipeline {
     pub(crate) async fn run(mut self) -> Result<Summary, IngestError> {
         let finished = self.read_and_write().await;
         if let Ok(Err(Abandoned)) = finished {
-            warn!("shutting down with messages not inserted: they stay in kafka for the next start");
+            warn!(
+                "shutting down with messages not inserted: they stay in kafka for the next start"
+            );
         }
         self.feed.close().await;
         finished.map(|_| self.summary)
@@ -146,7 +148,10 @@ impl Pipeline {
     fn drop_revoked(&mut self) {
         for partition in self.feed.take_revoked() {
             if self.partitions.remove(&partition).is_some() {
-                info!(partition, "partition handed over, what was in hand of it is read again there");
+                info!(
+                    partition,
+                    "partition handed over, what was in hand of it is read again there"
+                );
             }
         }
     }

@@ -94,7 +94,8 @@ impl Announcements {
     /// Whether another agent sees the client side of an address, and `agent` does not: an address
     /// that it announces itself it can be expected to see as well as any.
     fn elsewhere(&self, address: IpAddr, instant_us: u64, agent: &str) -> bool {
-        let leases = self.leases.get(&address.to_canonical()).map(Vec::as_slice).unwrap_or_default();
+        let leases =
+            self.leases.get(&address.to_canonical()).map(Vec::as_slice).unwrap_or_default();
         let mut holding = leases
             .iter()
             .filter(|lease| (lease.from_us..lease.until_us).contains(&instant_us))
@@ -145,3 +146,6 @@ fn is_best(record: &FlowRecord, agent: &str, announced: &Announcements) -> bool 
         Reporter::Transit => !client_is_seen() && !server_is_seen(),
     }
 }
+
+#[cfg(test)]
+mod tests;

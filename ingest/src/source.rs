@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::error::IngestError;
 use crate::metrics::IngestMetrics;
 use channel::ChannelFeed;
-pub use kafka::KafkaSourceArgs;
 use kafka::KafkaFeed;
+pub use kafka::KafkaSourceArgs;
 
 /// Where ingest is to read from.
 #[derive(Debug)]

@@ -107,7 +107,11 @@ impl Watch {
             Event::InitApply(object) => self.relisted.push(object.into()),
             Event::InitDone => {
                 let objects = std::mem::take(&mut self.relisted);
-                info!(kind = self.kind.as_str(), objects = objects.len(), "kubernetes objects listed");
+                info!(
+                    kind = self.kind.as_str(),
+                    objects = objects.len(),
+                    "kubernetes objects listed"
+                );
                 self.names.metrics.watch_lists.get_or_create(&self.label()).inc();
                 self.names.update(|index| {
                     index.replace(self.kind, &objects, self.last_seen_us, now_us);

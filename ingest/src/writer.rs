@@ -50,7 +50,11 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// A writer to a store whose schema was checked.
-    pub(crate) fn new(store: &ClickHouseArgs, ready: ReadinessPart, metrics: IngestMetrics) -> Self {
+    pub(crate) fn new(
+        store: &ClickHouseArgs,
+        ready: ReadinessPart,
+        metrics: IngestMetrics,
+    ) -> Self {
         Self { client: store.client(), ready, metrics }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use flowtrail_schema::{IdKind, InterfaceKind, Reporter};
+use flowtrail_schema::{IdKind, InterfaceKind, Reporter, connection_id};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
@@ -23,6 +23,9 @@ struct Connection {
     head: Slot,
     /// One was chosen, whether it still lives or not: the choice is for the connection's life.
     decided: bool,
+    /// Of a partial id: the complete one that an observation has found it to be. Others may be on
+    /// their way to it.
+    completed: Option<u64>,
 }
 
 /// The connections that have live observations.
@@ -48,11 +51,14 @@ impl Registry {
             kind = IdKind::TupleHash;
         }
         let key = (flow.id_of(kind), kind);
-        let decided = flow.identity.choice != Choice::Open
-            || (kind == IdKind::Complete
-                && self.is_decided((flow.id_of(IdKind::Partial), IdKind::Partial)));
-        let connection =
-            self.connections.entry(key).or_insert(Connection { head: NONE, decided: false });
+        let mut decided = flow.identity.choice != Choice::Open;
+        if let Some(partial) = partial_of(key)
+            && let Some(connection) = self.connections.get_mut(&partial)
+        {
+            connection.completed = Some(key.0);
+            decided |= connection.decided;
+        }
+        let connection = self.connections.entry(key).or_insert(NEW);
         connection.decided |= decided;
         let head = std::mem::replace(&mut connection.head, slot);
         let mut others = siblings(slots, head);
@@ -101,41 +107,47 @@ impl Registry {
     }
 
     /// Makes the choice for a flow, if it is not made.
-    pub(super) fn choose(
-        &mut self,
-        slots: &mut Slots,
-        slot: Slot,
-        points: &Points,
-        node_addresses: &HashSet<IpAddr>,
-    ) {
+    pub(super) fn choose(&mut self, slots: &mut Slots, slot: Slot, surroundings: Surroundings<'_>) {
         if slots[slot].identity.choice != Choice::Open {
             return;
         }
-        let key = key_of(slots, slot);
-        let reporter =
-            |slots: &Slots, head, slot| reporter(slots, head, slot, points, node_addresses);
-        let mut head = slot;
-        if let Some(connection) = self.connections.get_mut(&key) {
-            head = connection.head;
-            if !std::mem::replace(&mut connection.decided, true) {
-                let undecided = siblings(slots, head)
-                    .filter(|slot| slots[*slot].identity.choice == Choice::Open);
-                let best = undecided.min_by_key(|slot| {
-                    let flow = &slots[*slot];
-                    let kind = points.interface(flow.key.point).map(|interface| interface.kind);
-                    let place = place(kind, reporter(slots, head, *slot));
-                    (flow.one_sided(), place, flow.key.point)
-                });
-                if let Some(best) = best {
-                    slots[best].identity.reporter = reporter(slots, head, best);
-                    slots[best].identity.choice = Choice::Primary;
-                }
+        let keys = self.keys_of_same(key_of(slots, slot));
+        let same: Vec<_> = keys.iter().flatten().filter_map(|key| self.connections.get(key)).collect();
+        let heads = [same.first(), same.get(1)].map(|c| c.map_or(NONE, |connection| connection.head));
+        let decided = same.iter().any(|connection| connection.decided);
+        if !decided {
+            let best = observations(slots, heads)
+                .filter(|slot| slots[*slot].identity.choice == Choice::Open)
+                .min_by_key(|slot| surroundings.preference(slots, heads, *slot));
+            if let Some(best) = best {
+                slots[best].identity.reporter = surroundings.reporter(slots, heads, best);
+                slots[best].identity.choice = Choice::Primary;
+            }
+        }
+        for key in keys.iter().flatten() {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.decided = true;
             }
         }
         if slots[slot].identity.choice == Choice::Open {
-            slots[slot].identity.reporter = reporter(slots, head, slot);
+            slots[slot].identity.reporter = surroundings.reporter(slots, heads, slot);
             slots[slot].identity.choice = Choice::Secondary;
         }
+    }
+
+    /// A connection's keys: while some of its observations have the complete id and others have only
+    /// half of it yet, both.
+    fn keys_of_same(&self, key: Key) -> [Option<Key>; 2] {
+        let other = match key.1 {
+            IdKind::Complete => partial_of(key),
+            IdKind::Partial => self
+                .connections
+                .get(&key)
+                .and_then(|connection| connection.completed)
+                .map(|id| (id, IdKind::Complete)),
+            IdKind::TupleHash => None,
+        };
+        [Some(key), other]
     }
 
     /// Whether no connection is known.
@@ -156,6 +168,14 @@ impl Registry {
     }
 }
 
+const NEW: Connection = Connection { head: NONE, decided: false, completed: None };
+
+/// The partial id that a complete one was, or would have been.
+fn partial_of((id, kind): Key) -> Option<Key> {
+    let partial = connection_id::from_isns(connection_id::client_isn(id), 0);
+    (kind == IdKind::Complete).then_some((partial, IdKind::Partial))
+}
+
 fn key_of(slots: &Slots, slot: Slot) -> Key {
     let Identity { id, id_kind, .. } = slots[slot].identity;
     (id, id_kind)
@@ -165,43 +185,56 @@ fn siblings(slots: &Slots, head: Slot) -> impl Iterator<Item = Slot> {
     std::iter::successors(some(head), |slot| some(slots[*slot].sibling))
 }
 
-/// The order of preference: pods before uplinks, and the client's side first.
-fn place(kind: Option<InterfaceKind>, reporter: Reporter) -> u8 {
-    match (kind, reporter) {
-        (Some(InterfaceKind::Pod), Reporter::Client) => 0,
-        (Some(InterfaceKind::Pod), Reporter::Server) => 1,
-        (Some(InterfaceKind::Uplink), Reporter::Client) => 2,
-        (Some(InterfaceKind::Uplink), Reporter::Server) => 3,
-        _ => 4,
-    }
+fn observations(slots: &Slots, heads: [Slot; 2]) -> impl Iterator<Item = Slot> {
+    heads.into_iter().flat_map(|head| siblings(slots, head))
 }
 
-/// Which side of its connection an observation's interface leads to.
-fn reporter(
-    slots: &Slots,
-    head: Slot,
-    slot: Slot,
-    points: &Points,
-    node_addresses: &HashSet<IpAddr>,
-) -> Reporter {
-    let flow = &slots[slot];
-    let Identity { client, inside, .. } = flow.identity;
-    let kind = |slot: Slot| points.interface(slots[slot].key.point).map(|interface| interface.kind);
-    let is_own = |end: End| node_addresses.contains(&flow.key.endpoint(end).ip);
-    match kind(slot) {
-        Some(InterfaceKind::Pod) => match inside {
-            Some(end) if end == client => Reporter::Client,
-            Some(_) => Reporter::Server,
-            None => Reporter::Transit,
-        },
-        // A connection that also passes a pod's interface is the pod's, masqueraded or forwarded.
-        Some(InterfaceKind::Uplink)
-            if siblings(slots, head).any(|slot| kind(slot) == Some(InterfaceKind::Pod)) =>
-        {
-            Reporter::Transit
+/// What the choice depends on besides the observations.
+#[derive(Clone, Copy)]
+pub(super) struct Surroundings<'a> {
+    pub(super) points: &'a Points,
+    pub(super) node_addresses: &'a HashSet<IpAddr>,
+}
+
+impl Surroundings<'_> {
+    /// The order of preference, least first: both directions, then pods before uplinks, and of either
+    /// the client's side.
+    fn preference(self, slots: &Slots, heads: [Slot; 2], slot: Slot) -> (bool, u8, PointId) {
+        let place = match (self.kind(slots, slot), self.reporter(slots, heads, slot)) {
+            (Some(InterfaceKind::Pod), Reporter::Client) => 0,
+            (Some(InterfaceKind::Pod), Reporter::Server) => 1,
+            (Some(InterfaceKind::Uplink), Reporter::Client) => 2,
+            (Some(InterfaceKind::Uplink), Reporter::Server) => 3,
+            _ => 4,
+        };
+        (slots[slot].one_sided(), place, slots[slot].key.point)
+    }
+
+    /// Which side of its connection an observation's interface leads to.
+    fn reporter(self, slots: &Slots, heads: [Slot; 2], slot: Slot) -> Reporter {
+        let flow = &slots[slot];
+        let Identity { client, inside, .. } = flow.identity;
+        let is_own = |end: End| self.node_addresses.contains(&flow.key.endpoint(end).ip);
+        match self.kind(slots, slot) {
+            Some(InterfaceKind::Pod) => match inside {
+                Some(end) if end == client => Reporter::Client,
+                Some(_) => Reporter::Server,
+                None => Reporter::Transit,
+            },
+            // What also passes a pod's interface is the pod's, masqueraded or forwarded.
+            Some(InterfaceKind::Uplink)
+                if observations(slots, heads)
+                    .any(|slot| self.kind(slots, slot) == Some(InterfaceKind::Pod)) =>
+            {
+                Reporter::Transit
+            }
+            Some(InterfaceKind::Uplink) if is_own(client) => Reporter::Client,
+            Some(InterfaceKind::Uplink) if is_own(client.other()) => Reporter::Server,
+            _ => Reporter::Transit,
         }
-        Some(InterfaceKind::Uplink) if is_own(client) => Reporter::Client,
-        Some(InterfaceKind::Uplink) if is_own(client.other()) => Reporter::Server,
-        _ => Reporter::Transit,
+    }
+
+    fn kind(self, slots: &Slots, slot: Slot) -> Option<InterfaceKind> {
+        self.points.interface(slots[slot].key.point).map(|interface| interface.kind)
     }
 }

@@ -140,12 +140,13 @@ impl Read for StandardInput {
                 return Ok(length);
             }
             match self.pieces.recv_timeout(STOP_CHECK) {
-                Ok(piece) => self.piece = Cursor::new(piece?),
+                // An empty piece is the end.
+                Ok(piece) => match piece? {
+                    piece if piece.is_empty() => return Ok(0),
+                    piece => self.piece = Cursor::new(piece),
+                },
                 Err(RecvTimeoutError::Timeout) if !self.stop.is_cancelled() => {}
                 Err(_) => return Ok(0),
-            }
-            if self.piece.get_ref().is_empty() {
-                return Ok(0);
             }
         }
     }

@@ -20,7 +20,7 @@ pub(crate) const PACKETS_PER_CONNECTION: u64 = 6;
 /// A connection of six packets within 60 ms, the client's port and sequence number telling it.
 fn connection(number: u16, start_us: u64) -> Vec<(u64, Vec<u8>)> {
     let (client, server) = ([192, 0, 2, 1], [192, 0, 2, 2]);
-    let (port, isn) = (10_000 + number, 1_000_000 * (u32::from(number) + 1));
+    let (port, isn) = (10_000 + number, 10_000 * (u32::from(number) + 1));
     let up =
         |offset: u32| PacketBuilder::ipv4(client, server, 64).tcp(port, 80, isn + offset, 1_000);
     let down =

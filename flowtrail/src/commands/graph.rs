@@ -16,7 +16,12 @@ const MAX_ANSWER_BYTES: u64 = 64 << 20;
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
     /// The query service to ask.
-    #[arg(long, env = "FLOWTRAIL_URL", default_value = "http://127.0.0.1:8480", value_name = "URL")]
+    #[arg(
+        long,
+        env = "FLOWTRAIL_URL",
+        default_value = "http://127.0.0.1:8480",
+        value_name = "URL"
+    )]
     url: String,
 
     /// Start of the window: epoch milliseconds, RFC 3339, now, or now-6h.
@@ -84,8 +89,9 @@ pub(crate) fn run(arguments: Arguments, check: bool) -> anyhow::Result<()> {
     let printed = match arguments.format {
         Format::Json => text,
         format => {
-            let graph: Graph = serde_json::from_str(&text)
-                .with_context(|| format!("{} answered with no graph: is it a flowtrail?", arguments.url))?;
+            let graph: Graph = serde_json::from_str(&text).with_context(|| {
+                format!("{} answered with no graph: is it a flowtrail?", arguments.url)
+            })?;
             match format {
                 Format::Dot => render::dot(&graph),
                 Format::Mermaid => render::mermaid(&graph),
@@ -99,9 +105,10 @@ pub(crate) fn run(arguments: Arguments, check: bool) -> anyhow::Result<()> {
 /// Prints, and is content when the reader (`head`, say) has had enough.
 fn print(text: &str) -> anyhow::Result<()> {
     use std::io::{ErrorKind, Write};
-    match std::io::stdout().write_all(text.trim_end().as_bytes()).and_then(|()| {
-        std::io::stdout().write_all(b"\n")
-    }) {
+    match std::io::stdout()
+        .write_all(text.trim_end().as_bytes())
+        .and_then(|()| std::io::stdout().write_all(b"\n"))
+    {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => Ok(written?),
     }
@@ -136,7 +143,10 @@ fn fetch(arguments: &Arguments) -> anyhow::Result<String> {
         }
     }
     let mut answer = request.call().with_context(|| {
-        format!("no answer from {}: start `flowtrail up` or `flowtrail query`, or give --url", arguments.url)
+        format!(
+            "no answer from {}: start `flowtrail up` or `flowtrail query`, or give --url",
+            arguments.url
+        )
     })?;
     let text = answer.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_string()?;
     if !answer.status().is_success() {

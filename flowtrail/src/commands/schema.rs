@@ -33,7 +33,10 @@ pub(crate) async fn run(arguments: Arguments, check: bool) -> anyhow::Result<()>
         }
         Action::Apply(store) => {
             let applied = store.migrate().await?;
-            println!("schema version {VERSION}: {applied} of {} migrations applied now", MIGRATIONS.len());
+            println!(
+                "schema version {VERSION}: {applied} of {} migrations applied now",
+                MIGRATIONS.len()
+            );
         }
         Action::Check(store) => {
             store.check().await?;

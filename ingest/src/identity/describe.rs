@@ -45,14 +45,11 @@ pub(super) fn describe(object: &Object) -> Option<Described> {
 fn identify(kind: Kind, metadata: &ObjectMeta) -> Option<Described> {
     let name: Arc<str> = metadata.name.as_deref().filter(|name| !name.is_empty())?.into();
     let namespace: Arc<str> = metadata.namespace.as_deref().unwrap_or_default().into();
-    let uid = uid_or_name(
-        metadata.uid.as_deref().unwrap_or_default(),
-        kind.as_str(),
-        &namespace,
-        &name,
-    );
+    let uid =
+        uid_or_name(metadata.uid.as_deref().unwrap_or_default(), kind.as_str(), &namespace, &name);
     let owners = metadata.owner_references.iter().flatten();
-    let owner = owners.clone().find(|owner| owner.controller == Some(true)).or(owners.clone().next());
+    let owner =
+        owners.clone().find(|owner| owner.controller == Some(true)).or(owners.clone().next());
     Some(Described {
         kind,
         uid,
@@ -124,8 +121,7 @@ fn describe_service(service: &Service, mut described: Described) -> Described {
     let (spec, ingress) = (&service.spec, &service.status.load_balancer.ingress);
     let cluster = spec.cluster_ips.iter().chain([&spec.cluster_ip]);
     let all = cluster.chain(&spec.external_ips).chain(ingress.iter().map(|ingress| &ingress.ip));
-    described.claims =
-        addresses(all.map(String::as_str)).into_iter().map(Claim::address).collect();
+    described.claims = addresses(all.map(String::as_str)).into_iter().map(Claim::address).collect();
     described.ports = spec.ports.iter().map(|port| port.port).collect();
     let node_ports = spec.ports.iter().filter_map(|port| port.node_port).filter(|port| *port != 0);
     described.claims.extend(node_ports.map(Claim::node_port));
@@ -145,9 +141,8 @@ fn describe_slice(slice: &EndpointSlice, mut described: Described) -> Described 
         labels.and_then(|labels| labels.get(SERVICE_NAME_LABEL)).map(|name| name.as_str().into());
     let targets = slice.endpoints.iter().filter_map(|endpoint| endpoint.target_ref.as_ref());
     let pods = targets.filter(|target| target.kind == "Pod");
-    described.pods = Some(
-        pods.map(|pod| uid_or_name(&pod.uid, &pod.kind, &pod.namespace, &pod.name)).collect(),
-    );
+    described.pods =
+        Some(pods.map(|pod| uid_or_name(&pod.uid, &pod.kind, &pod.namespace, &pod.name)).collect());
     described
 }
 

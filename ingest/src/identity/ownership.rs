@@ -61,8 +61,7 @@ impl Ownerships {
     /// Records a claim as an object makes it. Returns how many others were forgotten for it.
     pub(super) fn claim(&mut self, claim: Claim, uid: &Arc<str>, life: Life, now_us: u64) -> u64 {
         let owners = self.by_claim.entry(claim).or_default();
-        let end_us =
-            if life.finished { life.finished_us.unwrap_or(now_us) } else { u64::MAX };
+        let end_us = if life.finished { life.finished_us.unwrap_or(now_us) } else { u64::MAX };
         if let Some(known) = owners.iter_mut().find(|known| known.uid == *uid) {
             if life.exact {
                 known.start_us = known.start_us.min(life.start_us);

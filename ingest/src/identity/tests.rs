@@ -45,7 +45,8 @@ fn service(name: &str) -> serde_json::Value {
     let mut service = metadata(name);
     service["spec"] = json!({"clusterIP": "10.96.0.10", "clusterIPs": ["10.96.0.10", "fd00::a"],
         "externalIPs": ["198.51.100.7"], "ports": [{"port": 80, "nodePort": 30080}]});
-    service["status"] = json!({"loadBalancer": {"ingress": [{"ip": "198.51.100.8"}, {"hostname": "x"}]}});
+    service["status"] =
+        json!({"loadBalancer": {"ingress": [{"ip": "198.51.100.8"}, {"hostname": "x"}]}});
     service
 }
 
@@ -82,7 +83,8 @@ fn a_pod_owns_its_address_from_its_sandbox_until_it_is_deleted() {
     index.apply(&web, at(101));
     index.delete(&web, at(200));
     index.apply(&object::<Pod>(pod("db", "10.1.0.5", "n1", 230)), at(231));
-    for (instant, name) in [(99, ""), (100, "web"), (199, "web"), (200, ""), (229, ""), (230, "db")] {
+    for (instant, name) in [(99, ""), (100, "web"), (199, "web"), (200, ""), (229, ""), (230, "db")]
+    {
         assert_eq!(index.name_at("10.1.0.5", instant), name, "at {instant}");
     }
     let nobody = index.lookup(ip("10.1.0.5"), 80, at(210), "");
@@ -144,8 +146,14 @@ fn a_list_tells_what_vanished_and_since_when_that_is_uncertain() {
 #[test]
 fn workloads_are_the_top_owners() {
     let mut index = IdentityIndex::default();
-    index.apply(&object::<Pod>(owned_by(pod("web-1-a", "10.1.0.1", "n", 0), "ReplicaSet", "web-1")), at(1));
-    index.apply(&object::<Pod>(owned_by(pod("db-0", "10.1.0.2", "n", 0), "StatefulSet", "db")), at(1));
+    index.apply(
+        &object::<Pod>(owned_by(pod("web-1-a", "10.1.0.1", "n", 0), "ReplicaSet", "web-1")),
+        at(1),
+    );
+    index.apply(
+        &object::<Pod>(owned_by(pod("db-0", "10.1.0.2", "n", 0), "StatefulSet", "db")),
+        at(1),
+    );
     index.apply(&object::<Pod>(owned_by(pod("static", "10.1.0.3", "n", 0), "Node", "n")), at(1));
     index.apply(&object::<Pod>(pod("alone", "10.1.0.4", "n", 0)), at(1));
     let replica_set = object::<ReplicaSet>(owned_by(metadata("web-1"), "Deployment", "web"));
@@ -201,19 +209,27 @@ fn a_nodes_port_tells_who_listens_there() {
     ingress["spec"]["containers"] = json!([{"ports": [{"containerPort": 8443, "hostPort": 443}]}]);
     index.apply(&object::<Pod>(ingress), at(5));
     let name = |port| index.lookup(ip("192.168.0.1"), port, at(10), "n1").name.to_string();
-    assert_eq!([name(8080), name(443), name(30080), name(40000)], ["proxy", "ingress", "web", "n1"]);
+    assert_eq!(
+        [name(8080), name(443), name(30080), name(40000)],
+        ["proxy", "ingress", "web", "n1"]
+    );
     assert_eq!(index.lookup(ip("10.1.0.7"), 1, at(10), "").kind, EntityKind::Pod);
     // A NodePort is one of nodes only.
     assert_eq!(index.lookup(ip("10.1.0.7"), 30080, at(10), "").kind, EntityKind::Pod);
     let listens = |address, port| index.listens(ip(address), port, at(10), "");
-    assert!(listens("192.168.0.1", 30080) && listens("192.168.0.1", 443) && listens("10.1.0.7", 8443));
+    assert!(
+        listens("192.168.0.1", 30080) && listens("192.168.0.1", 443) && listens("10.1.0.7", 8443)
+    );
     assert!(listens("10.96.0.10", 80) && !listens("10.96.0.10", 81) && !listens("192.168.0.1", 22));
 }
 
 #[test]
 fn objects_written_by_hand_may_lack_uids_and_times_but_not_names() {
     let mut index = IdentityIndex::default();
-    index.apply(&object::<Pod>(json!({"metadata": {"name": "a"}, "status": {"podIP": "10.0.0.1"}})), 5);
+    index.apply(
+        &object::<Pod>(json!({"metadata": {"name": "a"}, "status": {"podIP": "10.0.0.1"}})),
+        5,
+    );
     index.apply(&object::<Pod>(json!({"metadata": {}, "status": {"podIP": "10.0.0.2"}})), 5);
     assert_eq!(&*index.lookup(ip("10.0.0.1"), 1, 0, "").name, "a");
     assert_eq!((index.counts().objects, index.counts().refused), (1, 1));

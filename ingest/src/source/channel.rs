@@ -14,7 +14,11 @@ pub(crate) struct ChannelFeed {
 }
 
 impl ChannelFeed {
-    pub(super) fn new(receiver: mpsc::Receiver<Message>, topic_id: String, partitions: u32) -> Self {
+    pub(super) fn new(
+        receiver: mpsc::Receiver<Message>,
+        topic_id: String,
+        partitions: u32,
+    ) -> Self {
         let topic = Topic { name: FLOWS_TOPIC.to_owned(), id: topic_id, partitions };
         Self { receiver, topic, next_offsets: HashMap::new() }
     }

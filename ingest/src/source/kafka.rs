@@ -8,7 +8,9 @@ use clap::Args;
 use flowtrail_service::kafka::KafkaArgs;
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, StreamConsumer};
+use rdkafka::consumer::{
+    BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, StreamConsumer,
+};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -105,7 +107,9 @@ impl KafkaFeed {
                     return Ok(Some(Self { consumer, topic, metrics, logged: None }));
                 }
                 Err(problem) => warn!(
-                    brokers = kafka.kafka_brokers, topic = kafka.kafka_topic, problem,
+                    brokers = kafka.kafka_brokers,
+                    topic = kafka.kafka_topic,
+                    problem,
                     "kafka does not know the topic yet, trying again; check --kafka-brokers and --kafka-topic"
                 ),
             }
@@ -193,8 +197,9 @@ fn configuration(kafka: &KafkaArgs, args: &KafkaSourceArgs) -> ClientConfig {
 
 /// The topic with its number of partitions. The id is the cluster's with the name; blocks.
 fn describe(consumer: &StreamConsumer<Rebalances>, name: String) -> Result<Topic, String> {
-    let metadata =
-        consumer.fetch_metadata(Some(&name), METADATA_TIMEOUT).map_err(|error| error.to_string())?;
+    let metadata = consumer
+        .fetch_metadata(Some(&name), METADATA_TIMEOUT)
+        .map_err(|error| error.to_string())?;
     let topic = metadata.topics().iter().find(|topic| topic.name() == name);
     let partitions = topic.map_or(0, |topic| topic.partitions().len());
     if partitions == 0 {
@@ -212,4 +217,3 @@ async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) 
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
-

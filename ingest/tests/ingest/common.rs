@@ -115,7 +115,12 @@ pub(crate) fn observed(
 }
 
 /// What an agent says about the interval: its records, a report, and the addresses it announces.
-pub(crate) fn batch(agent: &str, sequence: u64, records: Vec<FlowRecord>, announced: &[&str]) -> FlowBatch {
+pub(crate) fn batch(
+    agent: &str,
+    sequence: u64,
+    records: Vec<FlowRecord>,
+    announced: &[&str],
+) -> FlowBatch {
     FlowBatch {
         agent: agent.into(),
         node: agent.into(),

@@ -46,7 +46,8 @@ async fn produce(producer: &FutureProducer, partition: u32, sequence: u64) {
     let mut batch = batch("node-a", sequence, vec![record], &["10.1.0.5"]);
     batch.partition = partition;
     let payload = message(&batch).payload;
-    let to = FutureRecord::<(), _>::to(FLOWS_TOPIC).partition(partition as i32).payload(&payload[..]);
+    let to =
+        FutureRecord::<(), _>::to(FLOWS_TOPIC).partition(partition as i32).payload(&payload[..]);
     producer.send(to, Duration::from_secs(10)).await.unwrap();
 }
 
@@ -106,7 +107,8 @@ fn committed(config: &ClientConfig) -> Vec<Offset> {
 async fn an_ingest_that_waits_for_kafka_can_be_shut_down() {
     let store = store("kafka_away").await;
     // A port that was free a moment ago: nobody answers.
-    let brokers = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let brokers =
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let (run, shutdown) = start(&brokers, &store);
     shutdown.cancel();
     assert_eq!(run.await.unwrap(), Summary::default());

@@ -1,5 +1,11 @@
-//! Ingest against a real engine: over a channel, and over librdkafka's mock of a Kafka cluster.
+//! Ingest against a real engine, over a channel and over librdkafka's mock of a Kafka cluster; and its
+//! names against a double of the Kubernetes API.
 
+#[cfg(test)]
 mod common;
+#[cfg(test)]
 mod kafka;
+#[cfg(test)]
 mod pipeline;
+#[cfg(test)]
+mod watch;

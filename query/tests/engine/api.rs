@@ -183,6 +183,23 @@ fn bad_requests_are_problems() {
 }
 
 #[test]
+fn more_edges_than_can_be_held_are_a_problem() {
+    let served = served("too_large");
+    let statement = format!(
+        "INSERT INTO flows (interval_start, interval_s, primary, opened, client_kind, client_real_ip)
+         SELECT {T0}, 10, true, 1, 'external', toIPv6('2001:db8::' || hex(number)) FROM numbers(50001)"
+    );
+    runtime().block_on(served.store.client().query(&statement).execute()).unwrap();
+    let window = [("from", "1700000040000"), ("to", "1700000050000")];
+    let problem = served.problem("/api/v1/graph", &window);
+    assert_eq!(problem.status, 422);
+    assert!(problem.detail.contains("coarser group_by"), "{}", problem.detail);
+    let graph = served.graph(T0, T0 + 10, &[("group_by", "namespace")]);
+    assert_eq!(graph.edges[0].traffic.connections, 50_001);
+    assert!(graph.nodes.iter().any(|node| node.more_addresses && node.addresses.len() == 64));
+}
+
+#[test]
 fn an_empty_window_has_empty_arrays() {
     let served = served("empty");
     let answer = served.get("/api/v1/graph", &[]);

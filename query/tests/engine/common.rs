@@ -65,7 +65,7 @@ fn engine_url() -> &'static str {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
         let url = lines
             .map_while(Result::ok)
             .find_map(|line| line.split_once(ENGINE_AT).map(|(_, url)| url.to_owned()));

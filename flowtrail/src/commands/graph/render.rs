@@ -40,8 +40,10 @@ pub(super) fn table(graph: &Graph) -> String {
 fn footer(graph: &Graph) -> String {
     let (window, coverage) = (&graph.window, &graph.coverage);
     let time = |ms: i64| {
-        chrono::DateTime::from_timestamp_millis(ms)
-            .map_or_else(|| format!("{ms} ms"), |time| time.format("%Y-%m-%d %H:%M:%S UTC").to_string())
+        chrono::DateTime::from_timestamp_millis(ms).map_or_else(
+            || format!("{ms} ms"),
+            |time| time.format("%Y-%m-%d %H:%M:%S UTC").to_string(),
+        )
     };
     let mut text = format!(
         "{} edges, {} to {}; {} of {} reports by {} agents",
