@@ -121,12 +121,6 @@ impl Library {
             }
         };
         std::mem::forget(library);
-        static EXIT: Once = Once::new();
-        // SAFETY: the function is this program's own and lives as long. Registered after the
-        // library's own exit functions, it is called before them.
-        EXIT.call_once(|| unsafe {
-            on_exit(leave_running_engine, std::ptr::null_mut());
-        });
         Ok(Box::leak(Box::new(functions)))
     }
 
@@ -156,6 +150,13 @@ impl Library {
         // SAFETY: `count` NUL-terminated strings that outlive the call; they are only read.
         let slot = NonNull::new(unsafe { (self.connect)(count, pointers.as_mut_ptr()) })?;
         OPEN.fetch_add(1, Ordering::SeqCst);
+        static EXIT: Once = Once::new();
+        // SAFETY: the function is this program's own and lives as long. The library registers its
+        // exit functions on loading and on the first connection; the last registered is called
+        // first, so this is.
+        EXIT.call_once(|| unsafe {
+            on_exit(leave_running_engine, std::ptr::null_mut());
+        });
         Some(Connection { library: self, slot })
     }
 

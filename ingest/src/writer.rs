@@ -7,6 +7,7 @@ use clickhouse::{Client, RowOwned, RowWrite};
 use flowtrail_schema::row::{CoverageRow, DeliveryRow, FlowRow};
 use flowtrail_service::admin::ReadinessPart;
 use flowtrail_service::store::ClickHouseArgs;
+use flowtrail_service::telemetry::Seldom;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -17,9 +18,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Longest pause between attempts: how long after ClickHouse is back ingest may still wait.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-
-/// At most one line in the log about failures in this time; all are counted.
-const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// How long a piece of an insert may take to be sent, and the insert to be done, before the attempt
 /// is given up: far beyond what a healthy server takes.
@@ -65,12 +63,12 @@ impl Writer {
         give_up: &CancellationToken,
     ) -> Result<(), Abandoned> {
         let begun = Instant::now();
-        let (mut pause, mut logged) = (FIRST_PAUSE, None::<Instant>);
+        let (mut pause, mut retried, failure_log) = (FIRST_PAUSE, false, Seldom::default());
         while let Err((table, error)) = self.write_once(rows).await {
             self.ready.set(false);
             self.metrics.insert_failed(table);
-            if logged.is_none_or(|logged| logged.elapsed() > LOG_EVERY) {
-                logged = Some(Instant::now());
+            retried = true;
+            if failure_log.is_due() {
                 warn!(table, %error, "insert failed, retrying until it succeeds; reading waits");
             }
             if give_up.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
@@ -78,7 +76,7 @@ impl Writer {
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        if logged.is_some() {
+        if retried {
             info!(seconds = begun.elapsed().as_secs(), "insert succeeded after retries");
         }
         self.ready.set(true);

@@ -1,5 +1,8 @@
 //! Logs: lines on standard error, for people by default, as JSON where a collector reads them.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
@@ -54,4 +57,38 @@ pub fn init(args: &LogArgs) -> Result<(), String> {
         LogFormat::Json => builder.json().try_init(),
     };
     started.map_err(|error| error.to_string())
+}
+
+/// Time between two lines of a [`Seldom`].
+const SELDOM: Duration = Duration::from_secs(10);
+
+/// Lets one line about a repeated failure through every ten seconds: the failures themselves are
+/// counted in metrics.
+#[derive(Debug, Default)]
+pub struct Seldom {
+    last: Mutex<Option<Instant>>,
+}
+
+impl Seldom {
+    /// Whether this is the time for a line.
+    pub fn is_due(&self) -> bool {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|last| last.elapsed() >= SELDOM);
+        if due {
+            *last = Some(Instant::now());
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_of_a_burst_is_due() {
+        let seldom = Seldom::default();
+        let due = (0..1_000).filter(|_| seldom.is_due()).count();
+        assert_eq!(due, 1);
+    }
 }

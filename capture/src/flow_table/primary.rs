@@ -112,10 +112,9 @@ impl Registry {
             return;
         }
         let keys = self.keys_of_same(key_of(slots, slot));
-        let same: Vec<_> = keys.iter().flatten().filter_map(|key| self.connections.get(key)).collect();
-        let heads = [same.first(), same.get(1)].map(|c| c.map_or(NONE, |connection| connection.head));
-        let decided = same.iter().any(|connection| connection.decided);
-        if !decided {
+        let same = keys.map(|key| *key.and_then(|key| self.connections.get(&key)).unwrap_or(&NEW));
+        let heads = same.map(|connection| connection.head);
+        if !same.iter().any(|connection| connection.decided) {
             let best = observations(slots, heads)
                 .filter(|slot| slots[*slot].identity.choice == Choice::Open)
                 .min_by_key(|slot| surroundings.preference(slots, heads, *slot));
@@ -139,7 +138,9 @@ impl Registry {
     /// half of it yet, both.
     fn keys_of_same(&self, key: Key) -> [Option<Key>; 2] {
         let other = match key.1 {
-            IdKind::Complete => partial_of(key),
+            IdKind::Complete => partial_of(key).filter(|partial| {
+                self.connections.get(partial).is_some_and(|it| it.completed == Some(key.0))
+            }),
             IdKind::Partial => self
                 .connections
                 .get(&key)

@@ -6,6 +6,7 @@ use std::time::Duration;
 use flowtrail_schema::topic::Message;
 use flowtrail_service::kafka::KafkaArgs;
 use flowtrail_service::metrics::Metrics;
+use flowtrail_service::telemetry::Seldom;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use rdkafka::ClientConfig;
@@ -183,6 +184,9 @@ enum Unanswered {
 
 /// What became of the messages; librdkafka calls it back.
 struct Deliveries {
+    /// librdkafka tells of every attempt to connect, several a second.
+    connection_log: Seldom,
+    refusal_log: Seldom,
     /// Something left the queue.
     progress: Notify,
     in_flight: Gauge,
@@ -193,6 +197,8 @@ struct Deliveries {
 impl Deliveries {
     fn new(metrics: &Metrics) -> Self {
         let deliveries = Self {
+            connection_log: Seldom::default(),
+            refusal_log: Seldom::default(),
             progress: Notify::new(),
             in_flight: Gauge::default(),
             messages_delivered: Counter::default(),
@@ -220,24 +226,21 @@ impl Deliveries {
 
     fn failed(&self, error: &KafkaError) {
         self.messages_failed.inc();
-        error!(%error, "kafka refused a message, its records are lost");
+        if self.refusal_log.is_due() {
+            error!(%error, "kafka refused a message, its records are lost");
+        }
     }
 }
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Emerg
-            | RDKafkaLogLevel::Alert
-            | RDKafkaLogLevel::Critical
-            | RDKafkaLogLevel::Error
-            | RDKafkaLogLevel::Warning => warn!(facility, message, "librdkafka"),
-            _ => debug!(facility, message, "librdkafka"),
-        }
+        debug!(?level, facility, message, "librdkafka");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        warn!(%error, reason, "kafka connection");
+        if self.connection_log.is_due() {
+            warn!(%error, reason, "kafka connection failed: check --kafka-brokers, will retry");
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! The Kafka source: one member of a consumer group, committing only what is in the tables.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
 use flowtrail_service::kafka::KafkaArgs;
+use flowtrail_service::telemetry::Seldom;
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{
@@ -41,9 +42,6 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between attempts when Kafka answers that there is no such topic.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// At most one line in the log about failures in this time; all are counted.
-const LOG_EVERY: Duration = Duration::from_secs(10);
-
 /// Messages fetched ahead, at most, in KiB over all partitions; librdkafka then stops to fetch.
 const MAX_FETCHED_AHEAD_KIB: &str = "32768";
 
@@ -55,7 +53,7 @@ pub(crate) struct KafkaFeed {
     consumer: Arc<StreamConsumer<Rebalances>>,
     topic: Topic,
     metrics: IngestMetrics,
-    logged: Option<Instant>,
+    failure_log: Seldom,
 }
 
 /// Notes the partitions that the group takes away.
@@ -104,7 +102,12 @@ impl KafkaFeed {
                     consumer.subscribe(&[&topic.name]).map_err(IngestError::KafkaSetup)?;
                     info!(topic = topic.name, partitions = topic.partitions, "consuming");
                     let metrics = metrics.clone();
-                    return Ok(Some(Self { consumer, topic, metrics, logged: None }));
+                    return Ok(Some(Self {
+                        consumer,
+                        topic,
+                        metrics,
+                        failure_log: Seldom::default(),
+                    }));
                 }
                 Err(problem) => warn!(
                     brokers = kafka.kafka_brokers,
@@ -135,8 +138,7 @@ impl KafkaFeed {
                 }
                 Err(error) => {
                     self.metrics.source_failures.inc();
-                    if self.logged.is_none_or(|logged| logged.elapsed() > LOG_EVERY) {
-                        self.logged = Some(Instant::now());
+                    if self.failure_log.is_due() {
                         warn!(%error, "kafka failed, librdkafka retries");
                     }
                 }
