@@ -5,7 +5,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use clickhouse::{Client, Row};
 use flowtrail_embedded::{Config, Engine, serve};
@@ -69,6 +69,34 @@ fn another_process_is_told_that_the_folder_is_in_use() {
     assert!(!ended && said.contains("another process uses"), "{said}");
 }
 
+/// A life that ends at once, as on a second signal, with an insert open.
+#[tokio::test]
+#[ignore = "run by the test below"]
+async fn cut_short() {
+    let engine = Engine::open(&config(Path::new(&std::env::var_os(FOLDER).unwrap())))
+        .unwrap_or_else(|error| panic!("{error}"));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let client = Client::default().with_url(format!("http://{}", listener.local_addr().unwrap()));
+    tokio::spawn(serve(engine, listener, &Metrics::new(), CancellationToken::new()));
+    let create = "CREATE TABLE IF NOT EXISTS numbers (n UInt64) ENGINE = MergeTree ORDER BY n";
+    client.query(create).execute().await.unwrap();
+    let mut insert = client.insert::<Number>("numbers").await.unwrap();
+    for n in 0..100_000 {
+        insert.write(&Number { n }).await.unwrap();
+    }
+    std::process::exit(7);
+}
+
+#[test]
+fn an_exit_without_shutdown_keeps_its_status() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("embedded-cut-short");
+    let _ = std::fs::remove_dir_all(&folder);
+    for _ in 0..5 {
+        let output = child("cut_short", &folder);
+        assert_eq!(output.status.code(), Some(7), "{output:?}");
+    }
+}
+
 fn config(folder: &Path) -> Config {
     let listen = (Ipv4Addr::LOCALHOST, 0).into();
     Config { engine: None, data: Some(folder.to_owned()), clickhouse_listen: listen }
@@ -76,11 +104,15 @@ fn config(folder: &Path) -> Config {
 
 /// Runs [`life`] in another process; whether it went well, and all that it said.
 fn run_life(folder: &Path) -> (bool, String) {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "life", "--ignored", "--nocapture"])
-        .env(FOLDER, folder)
-        .output()
-        .unwrap();
+    let output = child("life", folder);
     let said = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+fn child(test: &str, folder: &Path) -> Output {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--nocapture"])
+        .env(FOLDER, folder)
+        .output()
+        .unwrap()
 }

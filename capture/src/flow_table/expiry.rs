@@ -1,7 +1,8 @@
 //! What time does to flows: intervals are cut, connections time out, and what is closed is forgotten.
 
-use flowtrail_schema::interval::Interval;
 use std::time::Duration;
+
+use flowtrail_schema::interval::Interval;
 
 use super::flow::{Phase, Reason};
 use super::slots::Slot;
@@ -21,7 +22,7 @@ impl FlowTable {
     /// Cuts every interval that has been over for long enough.
     pub(super) fn pass_time(&mut self, now_us: u64) {
         let length = self.config.interval;
-        let mut next = *self.next_cut.get_or_insert(length.interval_at(now_us));
+        let mut next = *self.next_cut.get_or_insert_with(|| length.interval_at(now_us));
         while next.end_us() + CUT_DELAY_US <= now_us {
             self.cut(next, next.end_us());
             next = next.next();
@@ -39,10 +40,13 @@ impl FlowTable {
             self.cut(next, next.end_us().min(now_us.saturating_add(1)));
             self.next_cut = Some(next.next());
         }
-        for slot in std::mem::take(&mut self.dirty) {
-            self.flush(slot);
-        }
         self.settle(None);
+        for slot in std::mem::take(&mut self.dirty) {
+            if self.slots[slot].delta.begun {
+                self.choose(slot);
+                self.flush(slot);
+            }
+        }
     }
 
     /// Cuts one interval: what timed out before `before_us` closes, then all that the interval holds
@@ -54,15 +58,15 @@ impl FlowTable {
                 self.heartbeat(slot, interval);
             }
         }
-        let dirty = std::mem::take(&mut self.dirty);
-        for slot in dirty {
+        self.settle(Some(interval));
+        for slot in std::mem::take(&mut self.dirty) {
             if self.slots[slot].counts_until(interval) {
+                self.choose(slot);
                 self.flush(slot);
             } else if self.slots[slot].delta.begun {
                 self.dirty.push(slot);
             }
         }
-        self.settle(Some(interval));
     }
 
     fn expire_before(&mut self, before_us: u64) {
@@ -130,22 +134,6 @@ impl FlowTable {
         if let Some(slot) = oldest {
             self.stats.evicted += 1;
             self.close(slot, Reason::Evicted, now_us);
-        }
-    }
-
-    /// Makes the choice for the records that wait for it: of all, or until an interval.
-    pub(super) fn settle(&mut self, until: Option<Interval>) {
-        for (slot, record) in std::mem::take(&mut self.undecided) {
-            if until.is_some_and(|until| record.interval > until) {
-                self.undecided.push((slot, record));
-                continue;
-            }
-            self.choose(slot);
-            self.emit(slot, record);
-            self.slots[slot].waiting -= 1;
-            if self.slots[slot].waiting == 0 && self.slots[slot].phase == Phase::Dead {
-                self.free(slot);
-            }
         }
     }
 }

@@ -96,8 +96,7 @@ impl Flow {
         let flags = segment.flags;
         let receiver = sender.other();
         let client = self.identity.client;
-        let acknowledged = segment.acknowledgment.wrapping_sub(1);
-        let acknowledges_syn = flags.ack && self.identity.isn[receiver] == Some(acknowledged);
+        let acknowledges_syn = flags.ack && self.has_sent(receiver, segment.acknowledgment);
         if flags.rst {
             return match sender == client {
                 _ if self.phase == Phase::Remembered => Effect::Nothing,
@@ -123,7 +122,7 @@ impl Flow {
         } else if !flags.syn && flags.ack && sender == client && self.follows_syn(sender, segment) {
             // The answer passes elsewhere: this observation is one-sided.
             if self.identity.isn[receiver].is_none() {
-                self.identity.isn[receiver] = Some(acknowledged);
+                self.identity.isn[receiver] = Some(segment.acknowledgment.wrapping_sub(1));
             }
             self.mark = Mark::Handshake;
         } else {
@@ -133,6 +132,15 @@ impl Flow {
         self.established = true;
         self.move_marks(sender, segment, time_us);
         Effect::Answered
+    }
+
+    /// Whether an acknowledgment is of an end's SYN, or of payload that it sent with that (RFC 7413).
+    fn has_sent(&self, end: End, acknowledgment: u32) -> bool {
+        self.identity.isn[end].is_some_and(|isn| {
+            let first = isn.wrapping_add(1);
+            let next = self.next_sequence[end].unwrap_or(first);
+            !precedes(acknowledgment, first) && !precedes(next, acknowledgment)
+        })
     }
 
     /// Whether a segment comes after its sender's SYN, as opposed to one left over from an earlier
