@@ -1,8 +1,8 @@
 //! The flow table: packets in, records out. Pure: time is an argument, and there is no I/O.
 //!
 //! ```text
-//! packet ─ find its flow (key, handshake) ─ count (flow) ─ interval over ─ choose (primary) ─ record
-//!                                             └ timers, eviction, tombstones (expiry)
+//! packet ─ find or begin its flow (key, handshake, connections) ─ count (flow, delta)
+//!     time ─ interval over, timeouts (expiry) ─ choose among observations (primary) ─ record (records)
 //! ```
 
 use std::collections::HashSet;
@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flowtrail_schema::interval::{Interval, IntervalLength};
-use flowtrail_schema::{FlowRecord, Interface, InterfaceKind, Reporter};
+use flowtrail_schema::{FlowRecord, Interface, InterfaceKind};
 
 use crate::packet::Segment;
 
 mod connections;
+mod delta;
 mod expiry;
 mod flow;
 mod handshake;
@@ -24,6 +25,7 @@ mod listeners;
 mod points;
 mod primary;
 mod records;
+mod sequence;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -32,12 +34,11 @@ mod tombstones;
 pub use expiry::{LINGER, REMEMBERED, UNANSWERED_AFTER};
 pub use points::PointId;
 
-use flow::{Choice, Flow, Identity, Phase, Reason};
-use handshake::{Challenger, Effect, Mark, Verdict};
-use key::{End, FlowKey};
+use handshake::Verdict;
+use key::FlowKey;
 use listeners::Listeners;
 use points::Points;
-use primary::{Registry, Surroundings};
+use primary::Registry;
 use slots::{Slot, Slots};
 use tombstones::Tombstones;
 

@@ -20,7 +20,13 @@ impl FlowTable {
     }
 
     /// Begins the flow of a packet that belongs to none.
-    pub(super) fn begin(&mut self, key: FlowKey, sender: End, segment: &Segment, time_us: u64) -> Slot {
+    pub(super) fn begin(
+        &mut self,
+        key: FlowKey,
+        sender: End,
+        segment: &Segment,
+        time_us: u64,
+    ) -> Slot {
         let flags = segment.flags;
         let buried = self.tombstones.take(&key);
         if flags.syn && !flags.ack && !flags.rst {
@@ -85,9 +91,16 @@ impl FlowTable {
     }
 
     /// Counts a packet for a flow, and moves the flow on by it.
-    pub(super) fn count(&mut self, slot: Slot, sender: End, origin: Origin, segment: &Segment, time_us: u64) {
+    pub(super) fn count(
+        &mut self,
+        slot: Slot,
+        sender: End,
+        origin: Origin,
+        segment: &Segment,
+        time_us: u64,
+    ) {
         let first_of_interval = self.begin_delta(slot, time_us);
-        if !self.slots[slot].fits(sender, segment) {
+        if !self.slots[slot].delta.fits(sender, segment) {
             self.flush(slot);
             self.begin_delta(slot, time_us);
         }

@@ -60,7 +60,7 @@ impl FlowTable {
         }
         self.settle(Some(interval));
         for slot in std::mem::take(&mut self.dirty) {
-            if self.slots[slot].counts_until(interval) {
+            if self.slots[slot].delta.is_until(interval) {
                 self.choose(slot);
                 self.flush(slot);
             } else if self.slots[slot].delta.begun {

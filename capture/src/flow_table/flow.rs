@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use flowtrail_schema::interval::{Interval, IntervalLength};
-use flowtrail_schema::{
-    Closed, Counters, Detail, FlowRecord, IdKind, Interface, Measure, Reporter, connection_id,
-};
+use flowtrail_schema::{Detail, FlowRecord, IdKind, Interface, Measure, Reporter, connection_id};
 
 use super::Origin;
+use super::delta::Delta;
 use super::handshake::{Challenger, Mark};
 use super::key::{End, FlowKey, PerEnd};
+use super::sequence::Sequence;
 use super::slots::{Links, NONE, Slot};
 use crate::packet::Segment;
 
@@ -115,8 +115,7 @@ pub(super) struct Flow {
     pub(super) mark: Mark,
     pub(super) challenger: Option<Challenger>,
     pub(super) seen: PerEnd<bool>,
-    /// The sequence number after the highest that was sent.
-    pub(super) next_sequence: PerEnd<Option<u32>>,
+    pub(super) sequence: PerEnd<Sequence>,
     /// The sequence number after the FIN, once there was one.
     pub(super) fin: PerEnd<Option<u32>>,
     pub(super) fin_acknowledged: PerEnd<bool>,
@@ -140,7 +139,7 @@ impl Flow {
             mark: Mark::Nothing,
             challenger: None,
             seen: PerEnd::default(),
-            next_sequence: PerEnd::default(),
+            sequence: PerEnd::default(),
             fin: PerEnd::default(),
             fin_acknowledged: PerEnd::default(),
             counted_s: 0,
@@ -180,47 +179,18 @@ impl Flow {
 
     /// Starts to count for an interval. What was counted for another must have left.
     pub(super) fn begin_delta(&mut self, interval: Interval) {
-        let interval_s = interval.start_s() as u32;
         let open_at_start = self.is_uncounted_at(interval);
         if open_at_start {
-            self.counted_s = interval_s;
+            self.counted_s = interval.start_s() as u32;
         }
-        self.delta = Delta { begun: true, interval_s, open_at_start, ..Delta::default() };
-    }
-
-    /// Whether what is being counted belongs to an interval.
-    pub(super) fn counts_for(&self, interval: Interval) -> bool {
-        self.delta.begun && u64::from(self.delta.interval_s) == interval.start_s()
-    }
-
-    /// Whether what is being counted belongs to an interval or to one before it.
-    pub(super) fn counts_until(&self, interval: Interval) -> bool {
-        self.delta.begun && u64::from(self.delta.interval_s) <= interval.start_s()
-    }
-
-    /// Whether the counters can take a packet.
-    pub(super) fn fits(&self, sender: End, segment: &Segment) -> bool {
-        self.delta.counts[sender].bytes.checked_add(segment.ip_bytes).is_some()
+        self.delta = Delta::begin(interval, open_at_start);
     }
 
     /// Counts a packet. Its interval must have begun, and it must fit.
     pub(super) fn count(&mut self, sender: End, origin: Origin, time_us: u64, segment: &Segment) {
+        let retransmitted = self.follow_sequence(sender, segment, time_us);
+        self.delta.count(sender, time_us, segment, retransmitted);
         self.seen[sender] = true;
-        let retransmitted = self.follow_sequence(sender, segment);
-        let counts = &mut self.delta.counts[sender];
-        counts.bytes += segment.ip_bytes;
-        counts.payload_bytes += segment.payload_bytes;
-        counts.packets += 1;
-        counts.retransmitted_packets += u32::from(retransmitted);
-        // The window of a RST means nothing.
-        let zero_window = segment.window == 0 && !segment.flags.rst;
-        counts.zero_window_packets += u32::from(zero_window);
-
-        let first =
-            self.delta.counts[sender].packets + self.delta.counts[sender.other()].packets == 1;
-        let offset_us = (time_us - u64::from(self.delta.interval_s) * 1_000_000) as u32;
-        self.delta.first_us = if first { offset_us } else { self.delta.first_us.min(offset_us) };
-        self.delta.last_us = self.delta.last_us.max(offset_us);
         self.last_seen_us = self.last_seen_us.max(time_us);
         if self.identity.inside.is_none() {
             self.identity.inside = match origin {
@@ -232,21 +202,16 @@ impl Flow {
     }
 
     /// Keeps track of what an end has sent, and tells whether it had sent this before.
-    ///
-    /// A packet that was overtaken on the way looks the same and counts as well.
-    fn follow_sequence(&mut self, sender: End, segment: &Segment) -> bool {
+    fn follow_sequence(&mut self, sender: End, segment: &Segment, time_us: u64) -> bool {
         let flags = segment.flags;
         // The sequence numbers of a SYN that is not this connection's, or of a RST, follow no order.
         let other_syn = flags.syn && self.identity.isn[sender] != Some(segment.sequence);
         if other_syn || flags.rst {
             return false;
         }
-        let length = segment.payload_bytes + u32::from(flags.syn) + u32::from(flags.fin);
-        let end = segment.sequence.wrapping_add(length);
-        let next = self.next_sequence[sender].unwrap_or(segment.sequence);
-        let retransmitted = length > 0 && precedes(segment.sequence, next);
-        self.next_sequence[sender] = Some(if precedes(next, end) { end } else { next });
-        retransmitted
+        let length =
+            segment.payload_bytes.saturating_add(u32::from(flags.syn) + u32::from(flags.fin));
+        self.sequence[sender].follow(segment.sequence, length, time_us)
     }
 
     /// Notes in the current record how the connection ended.
@@ -264,8 +229,7 @@ impl Flow {
         let delta = std::mem::take(&mut self.delta);
         let Identity { start_us, client, .. } = self.identity;
         let interval = length.interval_at(u64::from(delta.interval_s) * 1_000_000);
-        let (sent, received) =
-            (delta.counts[client].counters(), delta.counts[client.other()].counters());
+        let (sent, received) = (delta.counters(client), delta.counters(client.other()));
         let without_packets = sent.packets + received.packets == 0;
         let last_seen_us = interval.start_us() + u64::from(delta.last_us);
         let aged_until_us = match (without_packets, delta.closed) {
@@ -294,13 +258,17 @@ impl Flow {
             opened: delta.opened.into(),
             joined: delta.joined.into(),
             open_at_start: delta.open_at_start.into(),
-            closed: delta.closed.map(Reason::closed).unwrap_or_default(),
+            closed: delta.closed(),
             syn_to_synack: measure(delta.syn_to_synack_us.map(u64::from)),
             synack_to_ack: measure(delta.synack_to_ack_us.map(u64::from)),
             first_response: measure(delta.first_response_us),
             duration: measure(delta.duration_us),
         }
     }
+}
+
+fn measure(duration_us: Option<u64>) -> Measure {
+    duration_us.map(Measure::sample).unwrap_or_default()
 }
 
 /// Whether one sequence number comes before another, modulo 2^32 (RFC 9293, 3.4).

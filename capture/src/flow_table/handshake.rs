@@ -138,7 +138,7 @@ impl Flow {
     fn has_sent(&self, end: End, acknowledgment: u32) -> bool {
         self.identity.isn[end].is_some_and(|isn| {
             let first = isn.wrapping_add(1);
-            let next = self.next_sequence[end].unwrap_or(first);
+            let next = self.sequence[end].next().unwrap_or(first);
             !precedes(acknowledgment, first) && !precedes(next, acknowledgment)
         })
     }

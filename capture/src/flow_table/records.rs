@@ -17,7 +17,7 @@ impl FlowTable {
     /// Sees to it that a flow counts for the interval of an instant. True if it did not before.
     pub(super) fn begin_delta(&mut self, slot: Slot, time_us: u64) -> bool {
         let interval = self.config.interval.interval_at(time_us);
-        if self.slots[slot].counts_for(interval) {
+        if self.slots[slot].delta.is_of(interval) {
             return false;
         }
         self.flush(slot);

@@ -13,6 +13,7 @@ use crate::packet::{Flags, Segment};
 mod laws;
 mod life;
 mod observations;
+mod time;
 
 /// A minute begins here; times in tests are seconds since then.
 const START_US: u64 = 1_699_999_980 * 1_000_000;

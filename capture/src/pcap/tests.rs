@@ -87,15 +87,7 @@ fn interface(link: u16, resolution: u8, offset: i64, big_endian: bool) -> Vec<u8
     } else {
         (link.to_le_bytes(), [[9, 0, 1, 0], [14, 0, 8, 0]], offset.to_le_bytes())
     };
-    let body = [
-        &link[..],
-        &[0; 6],
-        &codes[0],
-        &[resolution, 0, 0, 0],
-        &codes[1],
-        &offset,
-        &[0; 4],
-    ];
+    let body = [&link[..], &[0; 6], &codes[0], &[resolution, 0, 0, 0], &codes[1], &offset, &[0; 4]];
     block(1, &body.concat(), big_endian)
 }
 
@@ -156,13 +148,9 @@ fn pcapng_with_sections_interfaces_and_unknown_blocks() {
 #[test]
 fn a_simple_packet_has_the_time_of_the_one_before() {
     let simple = block(3, &[&[5, 0, 0, 0][..], b"abcde"].concat(), false);
-    let file = [
-        section_header(false),
-        interface(1, 6, 0, false),
-        packet(0, 42, b"x", false),
-        simple,
-    ]
-    .concat();
+    let file =
+        [section_header(false), interface(1, 6, 0, false), packet(0, 42, b"x", false), simple]
+            .concat();
     let (packets, error) = read(&file);
     assert!(error.is_none(), "{error:?}");
     assert_eq!(packets[1], (LinkType::Ethernet, 42, b"abcde".to_vec(), 5));
