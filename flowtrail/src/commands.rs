@@ -27,6 +27,14 @@ impl Started {
 
 /// Ends a `--check-config` run: everything could be read and put together.
 pub(crate) fn configuration_is_valid() -> anyhow::Result<()> {
-    println!("the configuration is valid");
-    Ok(())
+    print("the configuration is valid")
+}
+
+/// Prints a text and a line's end to standard output. Content if the reader (`head`, say) has had enough.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::{ErrorKind, Write};
+    match writeln!(std::io::stdout(), "{}", text.trim_end()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
 }

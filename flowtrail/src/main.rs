@@ -23,7 +23,7 @@ struct Cli {
     log: LogArgs,
 
     /// Check the configuration and stop before starting anything.
-    #[arg(long, global = true, help_heading = "Operations")]
+    #[arg(long, env = "FLOWTRAIL_CHECK_CONFIG", global = true, help_heading = "Operations")]
     check_config: bool,
 }
 
@@ -75,12 +75,26 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{Command, CommandFactory};
 
     use super::Cli;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_is_an_environment_variable_and_explained() {
+        fn check(command: &Command) {
+            for flag in command.get_arguments().filter(|flag| flag.get_long().is_some()) {
+                let name = format!("{} --{}", command.get_name(), flag.get_id());
+                let variable = flag.get_env().unwrap_or_default().to_string_lossy();
+                assert!(variable.starts_with("FLOWTRAIL_"), "{name}: {variable:?}");
+                assert!(flag.get_help().is_some(), "{name} has no help");
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
     }
 }

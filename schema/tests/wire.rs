@@ -1,6 +1,8 @@
 //! The wire format: what is encoded comes back, garbage is refused without a panic, and the bytes of
 //! version 1 are pinned by a golden file.
 
+#![allow(clippy::unwrap_used, reason = "tests: helpers too")]
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

@@ -25,47 +25,52 @@ pub(crate) struct Arguments {
     url: String,
 
     /// Start of the window: epoch milliseconds, RFC 3339, now, or now-6h.
-    #[arg(long, default_value = "now-1h", value_name = "TIME")]
+    #[arg(long, env = "FLOWTRAIL_GRAPH_FROM", default_value = "now-1h", value_name = "TIME")]
     from: String,
 
     /// End of the window.
-    #[arg(long, default_value = "now", value_name = "TIME")]
+    #[arg(long, env = "FLOWTRAIL_GRAPH_TO", default_value = "now", value_name = "TIME")]
     to: String,
 
     /// What a node of the graph is: namespace, workload, pod, service, node or ip.
-    #[arg(long, value_name = "LEVEL", help_heading = "Filters")]
+    #[arg(long, env = "FLOWTRAIL_GRAPH_GROUP_BY", value_name = "LEVEL", help_heading = "Filters")]
     group_by: Option<String>,
 
     /// Keep edges with either end in one of these namespaces.
-    #[arg(long, value_name = "NAME,…", help_heading = "Filters")]
+    #[arg(
+        long,
+        env = "FLOWTRAIL_GRAPH_NAMESPACE",
+        value_name = "NAME,…",
+        help_heading = "Filters"
+    )]
     namespace: Vec<String>,
 
     /// Keep edges with either end's name or address matching.
-    #[arg(long, value_name = "REGEX", help_heading = "Filters")]
+    #[arg(long, env = "FLOWTRAIL_GRAPH_INCLUDE", value_name = "REGEX", help_heading = "Filters")]
     include: Option<String>,
 
     /// Leave out edges with either end's name or address matching.
-    #[arg(long, value_name = "REGEX", help_heading = "Filters")]
+    #[arg(long, env = "FLOWTRAIL_GRAPH_EXCLUDE", value_name = "REGEX", help_heading = "Filters")]
     exclude: Option<String>,
 
     /// Keep edges with one of these server ports.
-    #[arg(long, value_name = "PORT,…", help_heading = "Filters")]
+    #[arg(long, env = "FLOWTRAIL_GRAPH_PORT", value_name = "PORT,…", help_heading = "Filters")]
     port: Vec<String>,
 
     /// Keep edges with either end of one of these kinds: pod, service, node, external, unknown.
-    #[arg(long, value_name = "KIND,…", help_heading = "Filters")]
+    #[arg(long, env = "FLOWTRAIL_GRAPH_KIND", value_name = "KIND,…", help_heading = "Filters")]
     kind: Vec<String>,
 
     /// What to order edges by: connections, bytes, packets, duration, latency, retransmits, failures.
-    #[arg(long, value_name = "STAT", help_heading = "Filters")]
+    #[arg(long, env = "FLOWTRAIL_GRAPH_STAT", value_name = "STAT", help_heading = "Filters")]
     stat: Option<String>,
 
     /// Edges at most; the rest is folded into one.
-    #[arg(long, value_name = "N", help_heading = "Filters")]
+    #[arg(long, env = "FLOWTRAIL_GRAPH_LIMIT", value_name = "N", help_heading = "Filters")]
     limit: Option<u32>,
 
     /// How to print it.
-    #[arg(long, value_enum, default_value = "table")]
+    #[arg(long, env = "FLOWTRAIL_GRAPH_FORMAT", value_enum, default_value = "table")]
     format: Format,
 }
 
@@ -99,19 +104,7 @@ pub(crate) fn run(arguments: Arguments, check: bool) -> anyhow::Result<()> {
             }
         }
     };
-    print(&printed)
-}
-
-/// Prints, and is content when the reader (`head`, say) has had enough.
-fn print(text: &str) -> anyhow::Result<()> {
-    use std::io::{ErrorKind, Write};
-    match std::io::stdout()
-        .write_all(text.trim_end().as_bytes())
-        .and_then(|()| std::io::stdout().write_all(b"\n"))
-    {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
-    }
+    super::print(&printed)
 }
 
 fn fetch(arguments: &Arguments) -> anyhow::Result<String> {

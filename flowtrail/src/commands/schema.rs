@@ -1,7 +1,7 @@
 //! `flowtrail schema`: the tables in ClickHouse.
 
 use clap::{Args, Subcommand};
-use flowtrail_schema::sql::{MIGRATIONS, VERSION};
+use flowtrail_schema::sql::{MIGRATIONS, Migration, VERSION};
 use flowtrail_service::store::ClickHouseArgs;
 
 #[derive(Args, Debug)]
@@ -26,22 +26,22 @@ pub(crate) async fn run(arguments: Arguments, check: bool) -> anyhow::Result<()>
     }
     match arguments.action {
         Action::Print => {
-            for migration in MIGRATIONS {
-                println!("-- {:04}_{}.sql", migration.version, migration.name);
-                println!("{};\n", migration.statement.trim());
-            }
+            let numbered = MIGRATIONS.iter().map(|migration| {
+                let Migration { version, name, statement } = migration;
+                format!("-- {version:04}_{name}.sql\n{};\n", statement.trim())
+            });
+            super::print(&numbered.collect::<Vec<_>>().join("\n"))
         }
         Action::Apply(store) => {
             let applied = store.migrate().await?;
-            println!(
-                "schema version {VERSION}: {applied} of {} migrations applied now",
-                MIGRATIONS.len()
-            );
+            let all = MIGRATIONS.len();
+            super::print(&format!(
+                "schema version {VERSION}: {applied} of {all} migrations applied now"
+            ))
         }
         Action::Check(store) => {
             store.check().await?;
-            println!("schema version {VERSION}: as this program needs it");
+            super::print(&format!("schema version {VERSION}: as this program needs it"))
         }
     }
-    Ok(())
 }

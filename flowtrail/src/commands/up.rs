@@ -49,6 +49,11 @@ pub(crate) async fn run(arguments: Arguments, check: bool) -> anyhow::Result<()>
     let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES);
     let agent = Agent::new(capture, Output::Channel { sender, partitions: PARTITIONS }, &metrics)?;
     if check {
+        let store = ClickHouseArgs::at(format!("http://{}", engine.clickhouse_listen));
+        let source = Source::Channel { receiver, topic_id: run_id(), partitions: PARTITIONS };
+        Ingest::new(ingest, source, store.clone(), &metrics)?;
+        Query::new(query, store, metrics, readiness)?;
+        engine.library()?;
         return super::configuration_is_valid();
     }
 
@@ -106,33 +111,33 @@ async fn serve_file(
             let error = anyhow::Error::from(error);
             warn!("{error:#}");
             if let Some(CaptureError::BrokenFile { summary, .. }) = error.downcast_ref() {
-                say_where(summary, file, address);
+                say_where(summary, file, address)?;
             }
             shutdown.cancelled().await;
             return Err(error);
         }
         Err(error) => return Err(error.into()),
     };
-    say_where(&summary, file, address);
+    say_where(&summary, file, address)?;
     shutdown.cancelled().await;
     Ok(())
 }
 
 /// Tells the window that holds all of a file.
-fn say_where(summary: &Summary, file: &Path, address: SocketAddr) {
+fn say_where(summary: &Summary, file: &Path, address: SocketAddr) -> anyhow::Result<()> {
     let Some((first, last)) = summary.first_packet_us.zip(summary.last_packet_us) else {
         warn!(file = %file.display(), "no packets");
-        return;
+        return Ok(());
     };
     // A window's end is not part of it.
     let (from, to) = (first / 1_000, last / 1_000 + 1);
-    println!(
+    super::print(&format!(
         "{}: {} packets, {} flow records\nhttp://{address}/api/v1/graph?from={from}&to={to}\n\
          flowtrail graph --url http://{address} --from {from} --to {to}",
         file.display(),
         summary.packets,
         summary.records,
-    );
+    ))
 }
 
 /// Tells this run's messages from those of other runs on the same store.

@@ -1,0 +1,139 @@
+//! The binary as its user meets it when something is wrong: each error says what to do, and nothing
+//! readable is lost. Needs the engine (`make engine`).
+
+#![allow(clippy::unwrap_used, reason = "tests: helpers too")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn flowtrail(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flowtrail"));
+    command.args(words).stdin(Stdio::null());
+    command
+}
+
+fn run(words: &[&str]) -> Output {
+    flowtrail(words).output().unwrap()
+}
+
+#[track_caller]
+fn fails_saying(words: &[&str], expected: &[&str]) {
+    let output = run(words);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{words:?} succeeded: {said}");
+    assert!(expected.iter().all(|text| said.contains(text)), "{words:?} said: {said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+/// A capture with one SYN in it, its answer, and the beginning of a third packet.
+fn broken_capture() -> Vec<u8> {
+    let mut file = Vec::new();
+    file.extend(0xa1b2_c3d4_u32.to_le_bytes());
+    file.extend([2, 0, 4, 0]);
+    file.extend([0; 8]);
+    file.extend(65_535_u32.to_le_bytes());
+    file.extend(101_u32.to_le_bytes()); // LINKTYPE_RAW
+    let ends = [[10, 0, 0, 1], [10, 0, 0, 2]];
+    for (number, flags) in [0x02_u8, 0x12].into_iter().enumerate() {
+        let (from, to) = (ends[number], ends[1 - number]);
+        let ports: [u16; 2] = if number == 0 { [40_000, 80] } else { [80, 40_000] };
+        file.extend(1_700_000_000_u32.to_le_bytes());
+        file.extend((number as u32).to_le_bytes());
+        file.extend([40_u32.to_le_bytes(), 40_u32.to_le_bytes()].concat());
+        file.extend([0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0]);
+        file.extend([from, to].concat());
+        file.extend(ports.map(u16::to_be_bytes).concat());
+        file.extend((100 + number as u32).to_be_bytes());
+        file.extend((101 * number as u32).to_be_bytes());
+        file.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    }
+    file.extend([1, 2, 3]);
+    file
+}
+
+#[test]
+fn a_missing_engine_says_how_to_get_it() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().to_str().unwrap();
+    fails_saying(
+        &[
+            "up",
+            "--engine",
+            "/nowhere/libchdb.so",
+            "--data",
+            data,
+            "--clickhouse-listen",
+            "127.0.0.1:0",
+        ],
+        &["/nowhere/libchdb.so", "make engine", "--engine"],
+    );
+}
+
+#[test]
+fn a_busy_port_names_the_flag() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().to_str().unwrap();
+    fails_saying(
+        &["up", "--data", data, "--clickhouse-listen", &address],
+        &["in use", "--clickhouse-listen", &address],
+    );
+}
+
+#[test]
+fn bad_configuration_is_told_before_anything_starts() {
+    fails_saying(&["capture", "--interval", "7s"], &["divide a minute", "10"]);
+    fails_saying(&["capture", "--interface", "eth["], &["--interface"]);
+    fails_saying(&["up", "--names", "/nowhere.json", "--check-config"], &["/nowhere.json"]);
+    fails_saying(&["up", "--idle-timeout", "15"], &["15min"]);
+    let checked = run(&["capture", "--output", "null", "--check-config"]);
+    assert!(checked.status.success());
+}
+
+#[test]
+fn a_store_that_is_away_says_where_it_was_looked_for() {
+    fails_saying(
+        &["query", "--clickhouse-url", "http://127.0.0.1:1", "--listen", "127.0.0.1:0"],
+        &["http://127.0.0.1:1", "--clickhouse-url"],
+    );
+    fails_saying(&["graph", "--url", "http://127.0.0.1:1"], &["flowtrail up", "--url"]);
+}
+
+#[test]
+fn what_is_readable_of_a_broken_capture_is_served_and_the_byte_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("broken.pcap");
+    let bytes = broken_capture();
+    std::fs::write(&path, &bytes).unwrap();
+    let mut up =
+        flowtrail(&["up", "--listen", "127.0.0.1:0", "--clickhouse-listen", "127.0.0.1:0"])
+            .arg("--data")
+            .arg(directory.path().join("data"))
+            .arg("--read")
+            .arg(&path)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+
+    let lines = BufReader::new(up.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let url = lines.into_iter().find(|line| line.starts_with("http://")).expect("no address");
+    let answer = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
+    let graph: Value = serde_json::from_str(&answer).unwrap();
+    let edge = &graph["edges"][0];
+    assert_eq!(edge["opened"], 1, "{graph}");
+    assert_eq!((&edge["sent"]["bytes"], &edge["received"]["bytes"]), (&40.into(), &40.into()));
+
+    assert!(Path::new("/bin/kill").exists(), "needs procps");
+    assert!(Command::new("kill").arg(up.id().to_string()).status().unwrap().success());
+    let mut said = String::new();
+    up.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(!up.wait().unwrap().success(), "a broken file is a failure in the end");
+    let byte = format!("byte {}", bytes.len() - 3);
+    assert!(said.contains(&byte) && said.contains("breaks off"), "{said}");
+}
