@@ -4,11 +4,13 @@ mod head;
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use flowtrail_service::admin::serve_router;
@@ -16,9 +18,10 @@ use flowtrail_service::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinError;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 use crate::engine::Engine;
 use crate::exception::Exception;
@@ -32,6 +35,10 @@ use head::Head;
 /// refused with ClickHouse's code 202, and counted.
 const MAX_RUNNING: usize = 64;
 
+/// How long requests under way may take once the end is asked for. Ours are done by then; a client
+/// that does not read, write or end must not keep the process from ending.
+const DRAIN: Duration = Duration::from_secs(5);
+
 /// Largest form, in bytes: a statement and as much again of parameters.
 const MAX_FORM_BYTES: usize = 2 * MAX_STATEMENT_BYTES;
 
@@ -41,6 +48,8 @@ pub(crate) struct Server {
     pub(crate) metrics: EmbeddedMetrics,
     /// All that works on the engine: it is stopped when these have ended.
     pub(crate) jobs: TaskTracker,
+    /// Only programs of this machine reach the port.
+    loopback: bool,
     slots: Arc<Semaphore>,
     /// Query ids of what is running; as many as slots at most.
     running: Arc<Mutex<HashSet<String>>>,
@@ -55,7 +64,8 @@ pub(crate) struct Ticket {
 }
 
 /// Serves ClickHouse's HTTP interface until the token is cancelled; then finishes the requests
-/// under way and stops the engine. The metrics are registered at once.
+/// under way and stops the engine. What takes longer than five seconds ends with the process.
+/// The metrics are registered at once.
 pub fn serve(
     engine: Engine,
     listener: TcpListener,
@@ -66,6 +76,7 @@ pub fn serve(
         engine: Arc::new(engine),
         metrics: EmbeddedMetrics::register(metrics),
         jobs: TaskTracker::new(),
+        loopback: listener.local_addr().is_ok_and(|address| address.ip().is_loopback()),
         slots: Arc::new(Semaphore::new(MAX_RUNNING)),
         running: Arc::default(),
     });
@@ -78,18 +89,31 @@ pub fn serve(
         .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
         .with_state(Arc::clone(&server));
     async move {
-        serve_router(listener, router, shutdown).await;
-        server.jobs.close();
-        server.jobs.wait().await;
-        let engine = Arc::clone(&server.engine);
-        if let Err(error) = tokio::task::spawn_blocking(move || engine.stop()).await {
-            error!(%error, "cannot stop the embedded engine");
+        let overdue = {
+            let shutdown = shutdown.clone();
+            async move {
+                shutdown.cancelled().await;
+                sleep(DRAIN).await;
+            }
+        };
+        let ended = async {
+            serve_router(listener, router, shutdown).await;
+            server.jobs.close();
+            server.jobs.wait().await;
+            let engine = Arc::clone(&server.engine);
+            if let Err(error) = tokio::task::spawn_blocking(move || engine.stop()).await {
+                error!(%error, "cannot stop the embedded engine");
+            }
+        };
+        tokio::select! {
+            () = ended => {}
+            () = overdue => warn!("clients of the embedded engine do not end, stopping without them"),
         }
     }
 }
 
 async fn statement(State(server): State<Arc<Server>>, request: Request) -> Response {
-    let answer = match refuse_foreign_pages(request.headers()) {
+    let answer = match refuse_foreign_pages(request.headers(), server.loopback) {
         Ok(()) => run(&server, request).await,
         Err(exception) => Err(exception),
     };
@@ -123,16 +147,32 @@ async fn run(server: &Arc<Server>, request: Request) -> Result<Response, Excepti
 }
 
 /// A page of another site, open in a browser on this machine, can post to a loopback port. Browsers
-/// say so (W3C Fetch Metadata), and no other client does.
-fn refuse_foreign_pages(headers: &HeaderMap) -> Result<(), Exception> {
+/// say so (W3C Fetch Metadata), and no other client does; but not if the page's own name leads
+/// here (DNS rebinding): so a loopback port is addressed as an address, or as localhost.
+fn refuse_foreign_pages(headers: &HeaderMap, loopback: bool) -> Result<(), Exception> {
+    let refused = |why: &str| Err(Exception::new(497, "ACCESS_DENIED", why));
     match headers.get("sec-fetch-site") {
-        Some(site) if site != "same-origin" && site != "none" => Err(Exception::new(
-            497,
-            "ACCESS_DENIED",
-            "Pages of other sites may not use this interface",
-        )),
+        Some(site) if site != "same-origin" && site != "none" => {
+            return refused("Pages of other sites may not use this interface");
+        }
+        _ => {}
+    }
+    match headers.get(header::HOST) {
+        Some(host) if loopback && !host.to_str().is_ok_and(names_this_machine) => {
+            refused("This interface is on loopback: address it as localhost or by its IP address")
+        }
         _ => Ok(()),
     }
+}
+
+/// Whether a Host header holds an address or localhost, with a port or without.
+fn names_this_machine(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
 }
 
 impl Server {

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Once;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `chdb_connection *`, what `chdb_connect` returns.
 type ConnectionSlot = *mut RawConnection;
@@ -42,8 +42,9 @@ unsafe extern "C" {
     fn _exit(status: c_int) -> !;
 }
 
-/// Connections open: the engine runs while there are any.
-static OPEN: AtomicUsize = AtomicUsize::new(0);
+/// Some thread of the engine may be alive: from the first connection until a shutdown that says
+/// that all of them have ended. With a table opened it never does: threads of idle pools remain.
+static THREADS: AtomicBool = AtomicBool::new(false);
 
 /// The library's functions. Loaded once and never unloaded: its threads would lose their code.
 pub(crate) struct Library {
@@ -149,13 +150,13 @@ impl Library {
         let count = c_int::try_from(pointers.len()).ok()?;
         // SAFETY: `count` NUL-terminated strings that outlive the call; they are only read.
         let slot = NonNull::new(unsafe { (self.connect)(count, pointers.as_mut_ptr()) })?;
-        OPEN.fetch_add(1, Ordering::SeqCst);
+        THREADS.store(true, Ordering::SeqCst);
         static EXIT: Once = Once::new();
         // SAFETY: the function is this program's own and lives as long. The library registers its
         // exit functions on loading and on the first connection; the last registered is called
         // first, so this is.
         EXIT.call_once(|| unsafe {
-            on_exit(leave_running_engine, std::ptr::null_mut());
+            on_exit(leave_engine_threads, std::ptr::null_mut());
         });
         Some(Connection { library: self, slot })
     }
@@ -164,7 +165,9 @@ impl Library {
     /// thread of the engine did not end.
     pub(crate) fn shutdown(&self) -> bool {
         // SAFETY: safe from any thread; refuses by itself while a connection is open.
-        unsafe { (self.shutdown)() == 0 }
+        let ended = unsafe { (self.shutdown)() == 0 };
+        THREADS.store(!ended, Ordering::SeqCst);
+        ended
     }
 
     /// Takes a result over and frees it.
@@ -274,7 +277,6 @@ impl Drop for Connection {
         // SAFETY: came from `connect`, closed only here; insert streams borrow the connection, so
         // none is left.
         unsafe { (self.library.close_conn)(self.slot.as_ptr()) }
-        OPEN.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -325,10 +327,10 @@ impl Drop for InsertStream<'_> {
     }
 }
 
-/// On an exit while the engine runs, skips the library's exit functions: they would free what its
-/// threads still use, and a crash would hide the status. What was inserted is on disk.
-extern "C" fn leave_running_engine(status: c_int, _: *mut c_void) {
-    if OPEN.load(Ordering::SeqCst) > 0 {
+/// On an exit while a thread of the engine is alive, skips the library's exit functions: they would
+/// free what it still uses, and a crash would hide the status. What was inserted is on disk.
+extern "C" fn leave_engine_threads(status: c_int, _: *mut c_void) {
+    if THREADS.load(Ordering::SeqCst) {
         // SAFETY: ends the process; nothing of it runs on.
         unsafe { _exit(status) }
     }

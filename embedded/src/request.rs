@@ -100,7 +100,7 @@ pub(crate) async fn read(
         None => {
             let mut text = BytesMut::new();
             upload.fill(&mut text, MAX_STATEMENT_BYTES).await?;
-            if text.is_empty() && parts.method == Method::GET {
+            if text.is_empty() && parts.method != Method::POST {
                 return Ok(None);
             }
             text.freeze()
@@ -161,11 +161,12 @@ impl Options {
         };
         options.database = options.database.or_else(|| header("x-clickhouse-database"));
         options.default_format = options.default_format.or_else(|| header("x-clickhouse-format"));
-        // A link that is followed must not change anything.
-        let writes = |(name, value): &(String, String)| name == "readonly" && value != "0";
-        if parts.method == Method::GET && !options.settings.iter().any(writes) {
+        // A link that is followed must not change anything, whatever else it asks for; 1 is stricter.
+        if parts.method != Method::POST {
+            let strict = |(name, value): &(String, String)| name == "readonly" && value == "1";
+            let readonly = if options.settings.iter().any(strict) { "1" } else { "2" };
             options.settings.retain(|(name, _)| name != "readonly");
-            options.settings.push(("readonly".to_owned(), "2".to_owned()));
+            options.settings.push(("readonly".to_owned(), readonly.to_owned()));
         }
         Ok(options)
     }

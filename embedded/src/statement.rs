@@ -272,6 +272,28 @@ mod tests {
     }
 
     #[test]
+    fn a_heredoc_ends_at_its_own_tag() {
+        for (text, format) in [
+            ("SELECT $a$ $b$ $a$ FORMAT CSV", Some("CSV")),
+            ("SELECT $$ FORMAT TSV $$ FORMAT CSV", Some("CSV")),
+            ("SELECT $a$ $a$, $a$ FORMAT TSV $a$", None),
+            ("SELECT $a$ FORMAT CSV", Some("CSV")),
+        ] {
+            let Statement::Query { format: found, .. } = parsed(text) else { panic!("{text}") };
+            assert_eq!(found, format, "{text}");
+        }
+    }
+
+    #[test]
+    fn tags_without_an_end_cost_no_more_than_other_words() {
+        let tags: String = (0..100_000).map(|n| format!("$t{n}$ ")).collect();
+        let started = std::time::Instant::now();
+        let _ = Statement::parse(format!("SELECT {tags}").as_bytes());
+        // Searched for one by one they take minutes.
+        assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
+    }
+
+    #[test]
     fn what_is_refused_says_why() {
         for (text, why) in [
             ("  -- nothing\n", "Empty query"),

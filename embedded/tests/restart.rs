@@ -97,6 +97,67 @@ fn an_exit_without_shutdown_keeps_its_status() {
     }
 }
 
+/// A life that ends in order, with merges left in the background.
+#[tokio::test]
+#[ignore = "run by the test below"]
+async fn shut_down() {
+    let engine = Engine::open(&config(Path::new(&std::env::var_os(FOLDER).unwrap())))
+        .unwrap_or_else(|error| panic!("{error}"));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let client = Client::default().with_url(format!("http://{}", listener.local_addr().unwrap()));
+    let stop = CancellationToken::new();
+    let served = tokio::spawn(serve(engine, listener, &Metrics::new(), stop.clone()));
+    let create = "CREATE TABLE IF NOT EXISTS numbers (n UInt64) ENGINE = MergeTree ORDER BY n";
+    client.query(create).execute().await.unwrap();
+    for n in 0..20 {
+        let mut insert = client.insert::<Number>("numbers").await.unwrap();
+        insert.write(&Number { n }).await.unwrap();
+        insert.end().await.unwrap();
+    }
+    stop.cancel();
+    served.await.unwrap();
+    std::process::exit(7);
+}
+
+#[test]
+fn an_exit_after_shutdown_keeps_its_status() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("embedded-shut-down");
+    let _ = std::fs::remove_dir_all(&folder);
+    for _ in 0..3 {
+        let output = child("shut_down", &folder);
+        assert_eq!(output.status.code(), Some(7), "{output:?}");
+    }
+}
+
+/// A life that is told to stop while a client neither sends on nor goes away.
+#[tokio::test]
+#[ignore = "run by the test below"]
+async fn with_a_stuck_client() {
+    let engine = Engine::open(&config(Path::new(&std::env::var_os(FOLDER).unwrap())))
+        .unwrap_or_else(|error| panic!("{error}"));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let client = Client::default().with_url(format!("http://{}", listener.local_addr().unwrap()));
+    let stop = CancellationToken::new();
+    let served = tokio::spawn(serve(engine, listener, &Metrics::new(), stop.clone()));
+    let create = "CREATE TABLE IF NOT EXISTS numbers (n UInt64) ENGINE = MergeTree ORDER BY n";
+    client.query(create).execute().await.unwrap();
+    let mut insert = client.insert::<Number>("numbers").await.unwrap();
+    for n in 0..100_000 {
+        insert.write(&Number { n }).await.unwrap();
+    }
+    stop.cancel();
+    served.await.unwrap();
+    std::process::exit(7);
+}
+
+#[test]
+fn a_stuck_client_does_not_keep_the_process() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("embedded-stuck");
+    let _ = std::fs::remove_dir_all(&folder);
+    let output = child("with_a_stuck_client", &folder);
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+}
+
 fn config(folder: &Path) -> Config {
     let listen = (Ipv4Addr::LOCALHOST, 0).into();
     Config { engine: None, data: Some(folder.to_owned()), clickhouse_listen: listen }

@@ -5,18 +5,24 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use flowtrail_schema::interval::Interval;
 use flowtrail_schema::row::DeliveryRow;
 use flowtrail_schema::{Coverage, FlowBatch, FlowRecord};
 
+use crate::admission::intervals;
 use crate::row::{micros, seconds};
 use crate::source::Envelope;
 
 /// Days that the rows of a chunk may span, at most, as each day is a table partition of its own.
 /// A message that would go beyond begins another chunk.
-const MAX_SPAN_S: u64 = 8 * 86_400;
+pub(crate) const MAX_SPAN_S: u64 = 8 * 86_400;
 
 /// Messages in a chunk, at most: `deliveries` lists them all in one row. One more begins another.
 const MAX_MESSAGES: u64 = 10_000;
+
+/// Announced addresses in the rows of `coverage` of a chunk, about: each report's row repeats those of
+/// its batch. 16 MiB; with more the chunk is full.
+const MAX_ADDRESSES: usize = 1 << 20;
 
 /// What identifies a chunk within a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +43,8 @@ pub(crate) struct Chunk {
     pub(crate) batches: Vec<Accepted>,
     /// Records in `batches`.
     pub(crate) rows: usize,
+    /// Announced addresses in the rows of `coverage`.
+    addresses: usize,
     /// Rejects by reason, of whole messages and of records.
     pub(crate) rejected: BTreeMap<String, u64>,
     pub(crate) duplicates: u64,
@@ -76,6 +84,7 @@ impl Chunk {
             begun: Instant::now(),
             batches: Vec::new(),
             rows: 0,
+            addresses: 0,
             rejected: BTreeMap::new(),
             duplicates: 0,
             lost: 0,
@@ -111,7 +120,13 @@ impl Chunk {
             self.span_s = widened(self.span_s, Some((start, start)));
         }
         self.rows += batch.records.len();
+        self.addresses += batch.coverage.len() * batch.announced_addresses.len();
         self.batches.push(batch);
+    }
+
+    /// Whether it holds `rows` records, or as much else.
+    pub(crate) fn is_full(&self, rows: usize) -> bool {
+        self.rows >= rows || self.addresses >= MAX_ADDRESSES
     }
 
     /// The deduplication token: the same for the same messages, whoever inserts them when.
@@ -159,7 +174,7 @@ impl Chunk {
 }
 
 fn span_s(batch: &FlowBatch) -> Option<(u64, u64)> {
-    let starts = || batch.records.iter().map(|record| record.interval.start_s());
+    let starts = || intervals(batch).map(Interval::start_s);
     Some((starts().min()?, starts().max()?))
 }
 

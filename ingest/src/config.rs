@@ -32,7 +32,7 @@ pub struct Config {
     pub chunk_rows: NonZeroUsize,
 
     /// How long rows are gathered for one insert, at most.
-    #[arg(long, env = "FLOWTRAIL_CHUNK_TIME", default_value = "1s", value_parser = duration, value_name = "DURATION", help_heading = "Inserts")]
+    #[arg(long, env = "FLOWTRAIL_CHUNK_TIME", default_value = "1s", value_parser = chunk_time, value_name = "DURATION", help_heading = "Inserts")]
     pub chunk_time: Duration,
 }
 
@@ -61,6 +61,17 @@ fn chunk_rows(text: &str) -> Result<NonZeroUsize, String> {
     Ok(rows)
 }
 
+/// Longest time that may be asked for: rows that wait are in memory, and not yet to be seen.
+const MAX_CHUNK_TIME: Duration = Duration::from_secs(600);
+
+fn chunk_time(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    if time > MAX_CHUNK_TIME {
+        return Err("rows that wait cannot be seen: use 10min at most".to_owned());
+    }
+    Ok(time)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -77,6 +88,13 @@ mod tests {
     fn defaults_of_flags_and_code_agree() {
         let parsed = Command::parse_from(["ingest"]).config;
         assert_eq!(format!("{parsed:?}"), format!("{:?}", Config::default()));
+    }
+
+    #[test]
+    fn a_chunk_does_not_wait_for_ever() {
+        let endless = ["ingest", "--chunk-time", "400000000000y"];
+        let error = Command::try_parse_from(endless).err().unwrap();
+        assert!(error.to_string().contains("10min at most"), "{error}");
     }
 
     #[test]

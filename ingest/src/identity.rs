@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Order of a lookup: pod with its own address; Service; the node's pods and NodePort Services that
-//! the port tells; Node; external (public) or unknown (private).
+//! the port tells; Node; external (public) or unknown (private). Services may share an address, also
+//! with nodes (an external or load-balancer IP): there each has its own ports only.
 
 mod address;
 mod describe;
@@ -17,6 +18,7 @@ mod ownership;
 mod tests;
 mod workload;
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -36,6 +38,11 @@ pub const MAX_OBJECTS: usize = 500_000;
 /// Vanished objects remembered for records that come late, at most: at 10 pods a second, three
 /// hours. Beyond it the earliest vanished is forgotten and counted.
 pub const MAX_VANISHED: usize = 100_000;
+
+/// Addresses and ports that one object may claim, those it gave up among them, at most: a pod with a
+/// range of host ports has thousands. Beyond it the rest is refused, or what it gave up first is
+/// forgotten, and counted.
+pub const MAX_CLAIMS: usize = 4_096;
 
 /// What an address was when its packets were seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +72,7 @@ pub struct Counts {
     pub refused: u64,
     /// Vanished objects forgotten because of [`MAX_VANISHED`].
     pub forgotten: u64,
-    /// Ownerships forgotten because one address had too many.
+    /// Ownerships forgotten because one address had too many owners, or one object too many addresses.
     pub ownerships_forgotten: u64,
 }
 
@@ -113,7 +120,12 @@ impl IdentityIndex {
             self.counts.refused += 1;
             return;
         }
+        if let Some(service) = &described.slice_of {
+            // If its last endpoint goes now, the Service keeps the workload it had.
+            self.remember_workload(&(Arc::clone(&described.namespace), Arc::clone(service)));
+        }
         self.forget_workloads();
+        self.counts.ownerships_forgotten += described.refused_claims;
         let old = self.entities.remove(&uid);
         if let Some(old) = &old {
             for claim in old.claims.iter().filter(|claim| !described.claims.contains(claim)) {
@@ -123,6 +135,13 @@ impl IdentityIndex {
         for claim in &described.claims {
             self.counts.ownerships_forgotten +=
                 self.ownerships.claim(*claim, &uid, described.life, now_us);
+        }
+        if let Some(old) = &old
+            && old.slice_of != described.slice_of
+        {
+            let service =
+                old.slice_of.iter().map(|name| (Arc::clone(&old.namespace), Arc::clone(name)));
+            service.for_each(|service| self.drop_slice(&uid, &service));
         }
         if let (Some(service), Some(pods)) = (&described.slice_of, described.pods.clone()) {
             let service = (Arc::clone(&described.namespace), Arc::clone(service));
@@ -135,6 +154,9 @@ impl IdentityIndex {
                 entity.claims.push(claim);
             }
         }
+        let excess = entity.claims.split_off(entity.claims.len().min(MAX_CLAIMS));
+        self.ownerships.forget(&uid, &excess);
+        self.counts.ownerships_forgotten += excess.len() as u64;
         self.entities.insert(uid, entity);
         self.counts.objects = self.entities.len();
     }
@@ -178,13 +200,13 @@ impl IdentityIndex {
         observing_node: &str,
     ) -> Identity {
         let address = address.to_canonical();
-        let found = self
-            .owner_of(Claim::address(address), instant_us, observing_node)
+        let owner = |claim| self.owner_of(claim, port, instant_us, observing_node);
+        let found = owner(Claim::address(address))
             .filter(|(entity, _)| entity.kind != Kind::Node)
-            .or_else(|| self.owner_of(Claim::port(address, port), instant_us, observing_node))
+            .or_else(|| owner(Claim::port(address, port)))
             .or_else(|| {
-                let node = self.owner_of(Claim::address(address), instant_us, observing_node)?;
-                self.owner_of(Claim::node_port(port), instant_us, observing_node).or(Some(node))
+                let node = owner(Claim::address(address))?;
+                owner(Claim::node_port(port)).or(Some(node))
             });
         match found {
             Some((entity, uncertain)) => self.identity(entity, uncertain),
@@ -201,12 +223,11 @@ impl IdentityIndex {
         observing_node: &str,
     ) -> bool {
         let address = address.to_canonical();
-        let owner = self.owner_of(Claim::address(address), instant_us, observing_node);
-        owner.is_some_and(|(entity, _)| {
+        let owner = |claim| self.owner_of(claim, port, instant_us, observing_node);
+        owner(Claim::address(address)).is_some_and(|(entity, _)| {
             entity.ports.contains(&port)
-                || entity.kind == Kind::Node
-                    && self.owner_of(Claim::node_port(port), instant_us, observing_node).is_some()
-        }) || self.owner_of(Claim::port(address, port), instant_us, observing_node).is_some()
+                || entity.kind == Kind::Node && owner(Claim::node_port(port)).is_some()
+        }) || owner(Claim::port(address, port)).is_some()
     }
 
     /// What the index holds and had to refuse.
@@ -214,11 +235,13 @@ impl IdentityIndex {
         self.counts
     }
 
-    /// The owner of a claim, and whether that is uncertain: pods before Services before nodes; then
-    /// one on the observing node; then the later start; then, to be the same every time, the uid.
+    /// The owner of a claim, and whether that is uncertain: pods before Services before nodes, but a
+    /// Service without the port last, as others may share its address; then one on the observing node;
+    /// then the later start; then, to be the same every time, the uid.
     fn owner_of(
         &self,
         claim: Claim,
+        port: u16,
         instant_us: u64,
         observing_node: &str,
     ) -> Option<(&Entity, bool)> {
@@ -227,7 +250,11 @@ impl IdentityIndex {
             .filter_map(|ownership| Some((ownership, self.entities.get(&ownership.uid)?)))
             .max_by_key(|(ownership, entity)| {
                 let here = entity.kind == Kind::Pod && *entity.node == *observing_node;
-                (std::cmp::Reverse(entity.kind), here, ownership.start_us, &ownership.uid)
+                let elsewhere = entity.kind == Kind::Service
+                    && claim.is_address()
+                    && !entity.ports.contains(&port);
+                let rank = Reverse((elsewhere, entity.kind));
+                (rank, here, ownership.start_us, &ownership.uid)
             })
             .map(|(ownership, entity)| (entity, instant_us >= ownership.certain_until_us))
     }
@@ -261,18 +288,23 @@ impl IdentityIndex {
         if let Some(service) = &entity.slice_of {
             let service = (Arc::clone(&entity.namespace), Arc::clone(service));
             self.remember_workload(&service);
-            if let Some(slices) = self.endpoints.get_mut(&service) {
-                slices.remove(uid);
-                if slices.is_empty() {
-                    self.endpoints.remove(&service);
-                }
-            }
+            self.drop_slice(uid, &service);
         }
         self.vanished.push_back(Arc::clone(uid));
         while self.vanished.len() > MAX_VANISHED {
             self.forget_earliest();
         }
         self.forget_workloads();
+    }
+
+    /// The slice's pods are no longer behind the Service.
+    fn drop_slice(&mut self, uid: &Arc<str>, service: &ServiceName) {
+        if let Some(slices) = self.endpoints.get_mut(service) {
+            slices.remove(uid);
+            if slices.is_empty() {
+                self.endpoints.remove(service);
+            }
+        }
     }
 
     fn forget_earliest(&mut self) {

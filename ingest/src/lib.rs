@@ -1,15 +1,17 @@
 //! Ingest: flow records → named rows → ClickHouse.
 //!
 //! ```text
-//! source ── pipeline ─┬─ dedup      a batch once
-//!  (Kafka,            ├─ primary    one observation of a connection counts
-//!   channel)          ├─ naming     who its ends are ◄── identity ◄─┬─ names_file
+//! source ── pipeline ─┬─ admission  what keeps the contract
+//!  (Kafka,            ├─ dedup      a batch once
+//!   channel)          ├─ primary    one observation of a connection counts
+//!                     ├─ naming     who its ends are ◄── identity ◄─┬─ names_file
 //!                     └─ writer     a chunk into ClickHouse          └─ watch
 //! ```
 //!
-//! [`pipeline`](crate::pipeline) reads as that sentence. Identity, dedup, primary and connections are pure:
+//! [`pipeline`](crate::pipeline) reads as that sentence. Admission, identity, dedup, primary and connections are pure:
 //! time is an argument.
 
+mod admission;
 mod chunk;
 mod config;
 mod connections;
@@ -50,6 +52,9 @@ use writer::Writer;
 
 /// How long the first names from the cluster are waited for: records named before are unknown for good.
 const FIRST_NAMES_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long ClickHouse may take to tell its schema's version before that is said and it is asked again.
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pause between attempts to reach ClickHouse at start.
 const STORE_RETRY: Duration = Duration::from_secs(2);
@@ -97,12 +102,16 @@ impl Ingest {
         if !wait_for_store(&self.store, &shutdown).await? {
             return Ok(Summary::default());
         }
-        let _feeding = feed_names(self.names_file, self.config.kubernetes, &self.names).await?;
         // A source that nobody could read again is drained instead of stopped.
         let stop = match self.source {
             Source::Channel { .. } => CancellationToken::new(),
             Source::Kafka { .. } => shutdown,
         };
+        let feeding = feed_names(self.names_file, self.config.kubernetes, &self.names);
+        let Some(feeding) = stop.run_until_cancelled(feeding).await else {
+            return Ok(Summary::default());
+        };
+        let _feeding = feeding?;
         let Some(feed) = self.source.open(&self.metrics, &stop).await? else {
             return Ok(Summary::default());
         };
@@ -126,18 +135,22 @@ async fn wait_for_store(
     store: &ClickHouseArgs,
     stop: &CancellationToken,
 ) -> Result<bool, IngestError> {
-    loop {
-        match store.check().await {
-            Ok(()) => return Ok(true),
-            Err(error @ StoreError::Unreachable { .. }) => {
-                warn!(%error, "waiting for clickhouse");
-                if stop.run_until_cancelled(tokio::time::sleep(STORE_RETRY)).await.is_none() {
-                    return Ok(false);
+    let checked = async {
+        loop {
+            match tokio::time::timeout(STORE_TIMEOUT, store.check()).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error @ StoreError::Unreachable { .. })) => {
+                    warn!(%error, "waiting for clickhouse");
+                }
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) => {
+                    warn!(url = store.clickhouse_url, "waiting for clickhouse, it does not answer");
                 }
             }
-            Err(error) => return Err(error.into()),
+            tokio::time::sleep(STORE_RETRY).await;
         }
-    }
+    };
+    stop.run_until_cancelled(checked).await.map_or(Ok(false), |checked| checked.map(|()| true))
 }
 
 /// Starts what feeds the index; it ends when the guard is dropped.
@@ -147,6 +160,7 @@ async fn feed_names(
     names: &Names,
 ) -> Result<DropGuard, IngestError> {
     let end = CancellationToken::new();
+    let feeding = end.clone().drop_guard();
     if let Some(file) = file {
         tokio::spawn(file.follow(end.clone()));
     }
@@ -162,5 +176,5 @@ async fn feed_names(
             );
         }
     }
-    Ok(end.drop_guard())
+    Ok(feeding)
 }

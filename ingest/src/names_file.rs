@@ -2,7 +2,8 @@
 //! -A -o json`, reread when it changes. A file that cannot be read leaves the last good names in place.
 
 use std::collections::HashMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -38,12 +39,10 @@ pub enum NamesFileError {
         source: io::Error,
     },
     /// It is larger than [`MAX_BYTES`].
-    #[error("the names file {} has {bytes} bytes, more than {MAX_BYTES}: leave kinds or namespaces out of it", path.display())]
+    #[error("the names file {} has more than {MAX_BYTES} bytes: leave kinds or namespaces out of it", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// Its size.
-        bytes: u64,
     },
     /// It is not JSON, or not a List. The source names line and column.
     #[error(
@@ -114,14 +113,11 @@ impl NamesFile {
 
     fn read(&mut self) -> Result<(), NamesFileError> {
         let unreadable = |source| NamesFileError::Unreadable { path: self.path.clone(), source };
-        let metadata = std::fs::metadata(&self.path).map_err(unreadable)?;
-        if metadata.len() > MAX_BYTES {
-            return Err(NamesFileError::TooLarge {
-                path: self.path.clone(),
-                bytes: metadata.len(),
-            });
-        }
-        let text = std::fs::read(&self.path).map_err(unreadable)?;
+        let file = File::open(&self.path).map_err(unreadable)?;
+        let metadata = file.metadata().map_err(unreadable)?;
+        let Some(text) = read_at_most(file, MAX_BYTES).map_err(unreadable)? else {
+            return Err(NamesFileError::TooLarge { path: self.path.clone() });
+        };
         let list = parse(&text)
             .map_err(|source| NamesFileError::Invalid { path: self.path.clone(), source })?;
         // The time was taken before the text: a change in between is read again.
@@ -129,12 +125,12 @@ impl NamesFile {
         self.stamp = modified.map(|time| (time, metadata.len()));
         let changed_us = modified.map_or_else(now_us, since_epoch_us);
 
-        self.names.metrics.undecodable.inc_by(list.undecodable.len() as u64);
-        for problem in list.undecodable.iter().take(MAX_LOGGED) {
+        self.names.metrics.undecodable.inc_by(list.undecodable);
+        for problem in &list.problems {
             warn!(path = %self.path.display(), problem, "object in the names file skipped");
         }
         let objects: usize = list.objects.values().map(Vec::len).sum();
-        info!(path = %self.path.display(), objects, undecodable = list.undecodable.len(), "names read");
+        info!(path = %self.path.display(), objects, undecodable = list.undecodable, "names read");
         self.names.update(|index| {
             for kind in Kind::ALL {
                 let listed = list.objects.get(&kind).map(Vec::as_slice).unwrap_or_default();
@@ -146,16 +142,26 @@ impl NamesFile {
     }
 }
 
+/// All of a file, or `None` if it is larger. Its size is no promise: it may grow, and a device or a
+/// pipe has none.
+fn read_at_most(file: File, bytes: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut text = Vec::new();
+    file.take(bytes + 1).read_to_end(&mut text)?;
+    Ok((text.len() as u64 <= bytes).then_some(text))
+}
+
 fn stamp_of(path: &Path) -> Stamp {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))
 }
 
-/// The objects of a List by kind, and what is wrong with those that could not be decoded.
+/// The objects of a List by kind, how many others could not be decoded, and what is wrong with the
+/// first of these.
 #[derive(Debug, Default)]
 struct List {
     objects: HashMap<Kind, Vec<Object>>,
-    undecodable: Vec<String>,
+    undecodable: u64,
+    problems: Vec<String>,
 }
 
 fn parse(text: &[u8]) -> Result<List, serde_json::Error> {
@@ -171,7 +177,12 @@ fn parse(text: &[u8]) -> Result<List, serde_json::Error> {
             Ok(Some(object)) => list.objects.entry(object.kind()).or_default().push(object),
             // Other kinds may be in the same dump.
             Ok(None) => {}
-            Err(error) => list.undecodable.push(format!("items[{position}]: {error}")),
+            Err(error) => {
+                list.undecodable += 1;
+                if list.problems.len() < MAX_LOGGED {
+                    list.problems.push(format!("items[{position}]: {error}"));
+                }
+            }
         }
     }
     Ok(list)
@@ -283,6 +294,15 @@ mod tests {
         assert_eq!(name(&names, "10.0.0.1"), "a");
         assert_eq!(names.metrics.undecodable.get(), 2);
         assert_eq!(names.metrics.objects.get(), 1);
+    }
+
+    #[test]
+    fn a_device_without_end_or_size_is_not_read_for_ever() {
+        let read = |bytes| read_at_most(File::open("/dev/zero").unwrap(), bytes).unwrap();
+        assert_eq!(read(1_000), None);
+        let Fixture { _directory, path, .. } = fixture("{}");
+        let read = |bytes| read_at_most(File::open(&path).unwrap(), bytes).unwrap();
+        assert_eq!([read(1), read(2)], [None, Some(b"{}".to_vec())]);
     }
 
     #[test]

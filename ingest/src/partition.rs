@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use flowtrail_schema::topic::coverage_partition;
-use flowtrail_schema::wire::{DecodeError, Decoded};
 use flowtrail_schema::{Detail, FlowBatch, FlowRecord};
 
 use tracing::warn;
@@ -152,7 +151,7 @@ impl Partition {
 
     /// Cuts the chunk in hand if it is full or its time is over.
     pub(crate) fn cut_if(&mut self, rows: usize, time: Duration) {
-        let full = |chunk: &Chunk| chunk.rows >= rows || chunk.begun.elapsed() >= time;
+        let full = |chunk: &Chunk| chunk.is_full(rows) || chunk.begun.elapsed() >= time;
         if self.chunk.as_ref().is_some_and(full) {
             self.cut_now();
         }
@@ -166,15 +165,5 @@ impl Partition {
     /// The next chunk to write.
     pub(crate) fn next_cut(&mut self) -> Option<Chunk> {
         self.cut.pop_front()
-    }
-}
-
-/// The rejects of a message, as words of a bounded number: counted in metrics and in `deliveries`.
-pub(crate) fn reject_reasons(decoded: &Result<Decoded, DecodeError>) -> Vec<String> {
-    match decoded {
-        Ok(decoded) => decoded.rejected.iter().map(|(_, reason)| reason.to_string()).collect(),
-        // What protobuf says of garbage is of any number of words.
-        Err(DecodeError::Protobuf(_)) => vec!["not a FlowBatch".to_owned()],
-        Err(reason) => vec![reason.to_string()],
     }
 }

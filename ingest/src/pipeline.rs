@@ -6,17 +6,17 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use flowtrail_schema::wire::decode;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::admission::admit;
 use crate::chunk::Chunk;
 use crate::config::Config;
 use crate::error::IngestError;
 use crate::metrics::IngestMetrics;
 use crate::names::Names;
-use crate::partition::{Partition, reject_reasons};
+use crate::partition::Partition;
 use crate::source::{Envelope, Feed};
 use crate::writer::{Abandoned, Writer};
 
@@ -103,9 +103,7 @@ impl Pipeline {
             .entry(envelope.partition)
             .or_insert_with(|| Partition::new(&self.metrics));
 
-        let decoded = decode(&envelope.payload);
-        let rejects = reject_reasons(&decoded);
-        let batch = decoded.ok().map(|decoded| decoded.batch);
+        let (batch, rejects) = admit(&envelope.payload);
         let first_time = batch.as_ref().is_some_and(|batch| partition.first_time(batch));
         let chunk = partition.chunk_for(&envelope, batch.as_ref());
         match batch {

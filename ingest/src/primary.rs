@@ -31,6 +31,8 @@ const LEASE_INTERVALS: u64 = 3;
 pub(crate) struct Announcements {
     leases: HashMap<IpAddr, Vec<Lease>>,
     newest_us: u64,
+    /// `newest_us` when leases that have run out were last dropped: until it moves, no other has.
+    swept_us: u64,
     refused: Counter,
 }
 
@@ -66,8 +68,12 @@ impl Announcements {
 
     fn renew_one(&mut self, address: IpAddr, lease: Lease) {
         if !self.leases.contains_key(&address) && self.leases.len() >= MAX_ANNOUNCED {
-            let newest_us = self.newest_us;
-            self.leases.retain(|_, leases| leases.iter().any(|lease| lease.until_us > newest_us));
+            if self.swept_us < self.newest_us {
+                let newest_us = self.newest_us;
+                self.leases
+                    .retain(|_, leases| leases.iter().any(|lease| lease.until_us > newest_us));
+                self.swept_us = newest_us;
+            }
             if self.leases.len() >= MAX_ANNOUNCED {
                 self.refused.inc();
                 return;

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use clickhouse::error::Error;
 use clickhouse::{Client, RowOwned, RowWrite};
 use flowtrail_schema::row::{CoverageRow, DeliveryRow, FlowRow};
 use flowtrail_service::admin::ReadinessPart;
@@ -23,6 +24,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// is given up: far beyond what a healthy server takes.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 const END_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How long an attempt that is under way may go on after shutdown: less than the 30 s after which
+/// Kubernetes kills.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Largest block that an insert is made of, in rows: above every chunk, so that each is one block.
 const MAX_BLOCK_ROWS: &str = "1048449";
@@ -64,7 +69,18 @@ impl Writer {
     ) -> Result<(), Abandoned> {
         let begun = Instant::now();
         let (mut pause, mut retried, failure_log) = (FIRST_PAUSE, false, Seldom::default());
-        while let Err((table, error)) = self.write_once(rows).await {
+        let too_long = async {
+            give_up.cancelled().await;
+            tokio::time::sleep(FINISH_TIMEOUT).await;
+        };
+        tokio::pin!(too_long);
+        loop {
+            let attempt = tokio::select! {
+                biased;
+                attempt = self.write_once(rows) => attempt,
+                () = &mut too_long => return Err(Abandoned),
+            };
+            let Err((table, error)) = attempt else { break };
             self.ready.set(false);
             self.metrics.insert_failed(table);
             retried = true;
@@ -89,10 +105,7 @@ impl Writer {
     }
 
     /// One attempt at all three tables; what an earlier attempt inserted is told by the token.
-    async fn write_once(
-        &self,
-        rows: &Rows,
-    ) -> Result<(), (&'static str, clickhouse::error::Error)> {
+    async fn write_once(&self, rows: &Rows) -> Result<(), (&'static str, Error)> {
         let token = &rows.delivery.token;
         self.insert("flows", &rows.flows, token).await?;
         self.insert("coverage", &rows.coverage, token).await?;
@@ -104,7 +117,7 @@ impl Writer {
         table: &'static str,
         rows: &[R],
         token: &str,
-    ) -> Result<(), (&'static str, clickhouse::error::Error)>
+    ) -> Result<(), (&'static str, Error)>
     where
         R: RowOwned + RowWrite + Sync,
     {
@@ -112,10 +125,10 @@ impl Writer {
             return Ok(());
         }
         let all = async {
-            let mut insert = self
-                .client
-                .insert::<R>(table)
-                .await?
+            // Asks for the table's columns the first time.
+            let begun = tokio::time::timeout(SEND_TIMEOUT, self.client.insert::<R>(table)).await;
+            let mut insert = begun
+                .unwrap_or(Err(Error::TimedOut))?
                 .with_timeouts(Some(SEND_TIMEOUT), Some(END_TIMEOUT))
                 .with_setting("insert_deduplicate", "1")
                 .with_setting("insert_deduplication_token", token)
@@ -130,5 +143,40 @@ impl Writer {
             insert.end().await
         };
         all.await.map_err(|error| (table, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flowtrail_service::admin::Readiness;
+    use flowtrail_service::metrics::Metrics;
+
+    use super::*;
+    use crate::chunk::Chunk;
+    use crate::source::Envelope;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_does_not_answer_holds_up_neither_retries_nor_shutdown() {
+        // Accepts connections and never answers.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let store = ClickHouseArgs::at(format!("http://{}", listener.local_addr().unwrap()));
+        let metrics = Metrics::new();
+        let counted = IngestMetrics::register(&metrics);
+        let writer = Writer::new(&store, Readiness::default().part("ingest"), counted);
+        let chunk = Chunk::begin(&Envelope { partition: 0, offset: 0, payload: "".into() });
+        let delivery = chunk.delivery("topic", "id");
+        let rows = Rows { flows: vec![], coverage: vec![], delivery };
+
+        let shutdown = CancellationToken::new();
+        let hour = Duration::from_secs(3_600);
+        assert!(tokio::time::timeout(hour, writer.write(&rows, &shutdown)).await.is_err());
+        let encoded = metrics.encode();
+        assert!(encoded.contains("insert_failures_total{table=\"deliveries\"}"), "{encoded}");
+
+        shutdown.cancel();
+        let begun = tokio::time::Instant::now();
+        let written = tokio::time::timeout(hour, writer.write(&rows, &shutdown)).await;
+        assert!(matches!(written, Ok(Err(Abandoned))));
+        assert_eq!(begun.elapsed().as_secs(), FINISH_TIMEOUT.as_secs());
     }
 }

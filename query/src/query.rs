@@ -11,12 +11,17 @@ use flowtrail_service::net::{ListenError, listen};
 use flowtrail_service::store::{ClickHouseArgs, StoreError};
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::http::{self, App};
 use crate::metrics::QueryMetrics;
 use crate::store::Store;
+
+/// How long requests under way may take once the end is asked for: within the half minute that
+/// Kubernetes gives. A client that does not read or write must not keep the process from ending.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// How questions are answered.
 #[derive(Args, Clone, Debug)]
@@ -109,7 +114,8 @@ impl Query {
         Ok(listen(self.config.listen, "--listen").await?)
     }
 
-    /// Checks the schema, then serves until the token is cancelled; requests under way are finished.
+    /// Checks the schema, then serves until the token is cancelled; requests under way are finished
+    /// if they take no longer than ten seconds.
     ///
     /// # Errors
     /// If ClickHouse is away, or its tables are of another version than this program's.
@@ -124,8 +130,41 @@ impl Query {
             info!(%address, "query is listening");
         }
         let router = http::router(self.app).merge(admin::router(self.metrics, self.readiness));
-        serve_router(listener, router, shutdown).await;
+        if !drained(serve_router(listener, router, shutdown.clone()), shutdown, DRAIN).await {
+            warn!("clients do not end, stopping without them");
+        }
         self.ready.set(false);
         Ok(())
+    }
+}
+
+/// Whether serving ended by itself: once a shutdown is asked for it has until the limit.
+async fn drained(
+    serving: impl Future<Output = ()>,
+    shutdown: CancellationToken,
+    limit: Duration,
+) -> bool {
+    let overdue = async {
+        shutdown.cancelled().await;
+        sleep(limit).await;
+    };
+    tokio::select! {
+        () = serving => true,
+        () = overdue => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_does_not_end_is_not_waited_for() {
+        let shutdown = CancellationToken::new();
+        shutdown.cancel();
+        assert!(!drained(pending(), shutdown.clone(), Duration::from_millis(1)).await);
+        assert!(drained(ready(()), shutdown, Duration::from_secs(60)).await);
     }
 }

@@ -81,7 +81,8 @@ pub(crate) const INTERVAL_LENGTHS: &str = "
         SELECT interval_s FROM flows WHERE interval_start >= toDateTime({from:UInt32}, 'UTC') AND interval_start < toDateTime({to:UInt32}, 'UTC')
     )";
 
-/// Each agent that reported in `[since, until)`, with its reports on `[from, to)`.
+/// Each agent that reported in `[since, until)`, with its reports on `[from, to)`. Reports from the
+/// future are a wrong clock's: the others are not late because of them.
 pub(crate) const COVERAGE: &str = "
     SELECT
         toUInt64(max(toUInt32(interval_start) + interval_s)) AS reported_until_s,
@@ -92,6 +93,7 @@ pub(crate) const COVERAGE: &str = "
         SELECT *, interval_start >= toDateTime({from:UInt32}, 'UTC') AND interval_start < toDateTime({to:UInt32}, 'UTC') AS within
         FROM coverage
         WHERE interval_start >= toDateTime({since:UInt32}, 'UTC') AND interval_start < toDateTime({until:UInt32}, 'UTC')
+            AND interval_start <= now()
     )
     GROUP BY agent";
 

@@ -25,10 +25,11 @@ pub(crate) struct Bounds {
 }
 
 /// The finest boundaries that no interval in the store straddles: the least common multiple of
-/// their lengths, which divides a minute because each does.
+/// their lengths, which divides a minute because each does. Rows of other lengths are not ours.
 pub(crate) fn resolution_s(lengths_s: &[u8]) -> u32 {
-    let valid = lengths_s.iter().map(|length| u32::from(*length)).filter(|length| *length > 0);
-    valid.reduce(|a, b| a / greatest_common_divisor(a, b) * b).unwrap_or(DEFAULT_INTERVAL_S).min(60)
+    let valid = |length: &u32| *length > 0 && 60_u32.is_multiple_of(*length);
+    let valid = lengths_s.iter().map(|length| u32::from(*length)).filter(valid);
+    valid.reduce(|a, b| a / greatest_common_divisor(a, b) * b).unwrap_or(DEFAULT_INTERVAL_S)
 }
 
 fn greatest_common_divisor(a: u32, b: u32) -> u32 {
@@ -87,6 +88,9 @@ mod tests {
         assert_eq!(resolution_s(&[5]), 5);
         assert_eq!(resolution_s(&[10, 15]), 30);
         assert_eq!(resolution_s(&[12, 20, 0]), 60);
+        let all: Vec<u8> = (0..=u8::MAX).collect();
+        assert_eq!(resolution_s(&all), 60);
+        assert_eq!(resolution_s(&[7, 251]), 10);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Words, quoted texts and signs of a statement, comments left out
 //! (ClickHouse, `src/Parsers/Lexer.cpp`).
 
+use std::collections::HashMap;
+
 /// One token and where it is.
 #[derive(Clone, Debug)]
 pub(super) struct Token<'text> {
@@ -35,11 +37,24 @@ pub(super) struct Tokens<'text> {
     text: &'text [u8],
     at: usize,
     depth: usize,
+    /// Where each heredoc tag stands last; made when the first is met.
+    last_tags: Option<HashMap<&'text [u8], usize>>,
 }
 
 impl<'text> Tokens<'text> {
     pub(super) fn new(text: &'text [u8]) -> Self {
-        Self { text, at: 0, depth: 0 }
+        Self { text, at: 0, depth: 0, last_tags: None }
+    }
+
+    /// Length of `$tag$ … $tag$`, if one begins here. Its end is looked for only where there is one:
+    /// a text full of unended tags takes no longer than another.
+    fn heredoc(&mut self) -> Option<usize> {
+        let (text, start) = (self.text, self.at);
+        let tag = tag(text, start)?;
+        let last = *self.last_tags.get_or_insert_with(|| tags(text, start)).get(tag)?;
+        let body = start + tag.len();
+        let length = text.get(body..last + tag.len()).and_then(|body| find(body, tag))?;
+        Some(tag.len() + length + tag.len())
     }
 
     fn skip_blanks_and_comments(&mut self) {
@@ -69,7 +84,7 @@ impl<'text> Iterator for Tokens<'text> {
         let first = *rest.first()?;
         let (kind, length) = match first {
             b'\'' | b'"' | b'`' => (Kind::Quoted, quoted(rest, first)),
-            b'$' if let Some(length) = heredoc(rest) => (Kind::Quoted, length),
+            b'$' if let Some(length) = self.heredoc() => (Kind::Quoted, length),
             byte if is_word(byte) => {
                 (Kind::Word, rest.iter().take_while(|byte| is_word(**byte)).count())
             }
@@ -105,15 +120,17 @@ fn quoted(text: &[u8], quote: u8) -> usize {
     text.len()
 }
 
-/// Length of `$tag$ … $tag$`, if the text begins with one.
-fn heredoc(text: &[u8]) -> Option<usize> {
-    let tag = 1 + text[1..].iter().position(|&byte| byte == b'$')? + 1;
-    let (tag, body) = text.split_at(tag);
-    let inner = &tag[1..tag.len() - 1];
-    if !inner.iter().all(|&byte| is_word(byte)) {
-        return None;
-    }
-    Some(tag.len() + find(body, tag)? + tag.len())
+/// The `$tag$` that begins at a `$`.
+fn tag(text: &[u8], start: usize) -> Option<&[u8]> {
+    let inner = text[start + 1..].iter().take_while(|byte| is_word(**byte) && **byte != b'$');
+    let end = start + 1 + inner.count();
+    (text.get(end) == Some(&b'$')).then(|| &text[start..=end])
+}
+
+/// All tags from an offset on, each with where it begins last.
+fn tags(text: &[u8], from: usize) -> HashMap<&[u8], usize> {
+    let starts = (from..text.len()).filter(|&at| text[at] == b'$');
+    starts.filter_map(|at| Some((tag(text, at)?, at))).collect()
 }
 
 fn find(text: &[u8], part: &[u8]) -> Option<usize> {

@@ -1,10 +1,13 @@
 //! What goes wrong, and what it says.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use flowtrail_embedded::{Config, Engine, EngineError};
 use ureq::http::StatusCode;
 
 use crate::common::{config, shared};
-use crate::plain::{get, post, text};
+use crate::plain::{get, head, post, text};
 
 #[test]
 fn errors_have_clickhouses_codes_and_statuses() {
@@ -46,7 +49,35 @@ fn a_get_changes_nothing() {
         let response = get(&[("query", query)]);
         assert_ne!(response.status(), StatusCode::OK);
     }
+    let create = ("query", "CREATE TABLE default.no (a Int8) ENGINE = Memory");
+    for readonly in ["0", "00", "false"] {
+        assert_ne!(get(&[("readonly", readonly), create]).status(), StatusCode::OK, "{readonly}");
+    }
+    let twice = [("readonly", "1"), ("readonly", "0"), create];
+    assert_ne!(get(&twice).status(), StatusCode::OK);
+    assert_ne!(head(&[create]).status(), StatusCode::OK);
+    assert_eq!(head(&[]).status(), StatusCode::OK);
     assert_eq!(text(post(&[], "EXISTS TABLE default.no")), "0\n");
+}
+
+#[test]
+fn a_name_that_leads_to_this_machine_is_refused() {
+    let address = shared().url.strip_prefix("http://").unwrap();
+    let status = |host: &str| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let request =
+            format!("GET /?query=SELECT+1 HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap().to_owned()
+    };
+    for host in ["127.0.0.1", "127.0.0.1:8123", "[::1]:8123", "localhost", "LocalHost:8123"] {
+        assert_eq!(status(host), "200", "{host}");
+    }
+    for host in ["rebound.example:8123", "127.0.0.1.example", "localhost.example", ""] {
+        assert_eq!(status(host), "403", "{host}");
+    }
 }
 
 #[test]

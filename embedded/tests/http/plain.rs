@@ -43,6 +43,10 @@ pub(crate) fn get(parameters: &[(&str, &str)]) -> Response<Body> {
     agent().get(url(parameters)).call().unwrap()
 }
 
+pub(crate) fn head(parameters: &[(&str, &str)]) -> Response<Body> {
+    agent().head(url(parameters)).call().unwrap()
+}
+
 pub(crate) fn text(mut response: Response<Body>) -> String {
     let text = response.body_mut().read_to_string().unwrap();
     assert_eq!(response.status(), StatusCode::OK, "{text}");
@@ -178,7 +182,7 @@ async fn a_query_ends_when_its_client_goes_away() {
         let address = shared().url.strip_prefix("http://").unwrap();
         let mut connection = TcpStream::connect(address).unwrap();
         let length = query.len();
-        write!(connection, "POST /?query_id=gone{index} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{query}")
+        write!(connection, "POST /?query_id=gone{index} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n{query}")
             .unwrap();
         running(query, true).await;
         if index == 1 {

@@ -1,11 +1,13 @@
 //! What an object says about names: who it is, what it claims, and from when to when.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::ObjectMeta;
 
+use super::MAX_CLAIMS;
 use super::ownership::{Claim, Life};
 use super::workload::Owner;
 use crate::objects::{
@@ -24,6 +26,8 @@ pub(super) struct Described {
     /// Service or container ports.
     pub(super) ports: Vec<u16>,
     pub(super) claims: Vec<Claim>,
+    /// Claims beyond the cap.
+    pub(super) refused_claims: u64,
     pub(super) life: Life,
     pub(super) slice_of: Option<Arc<str>>,
     /// Uids of the pods in an EndpointSlice.
@@ -33,13 +37,17 @@ pub(super) struct Described {
 /// `None` for an object without a name: it cannot be told from others.
 pub(super) fn describe(object: &Object) -> Option<Described> {
     let described = identify(object.kind(), object.metadata())?;
-    Some(match object {
+    let mut described = match object {
         Object::Pod(pod) => describe_pod(pod, described),
         Object::Service(service) => describe_service(service, described),
         Object::Node(node) => describe_node(node, described),
         Object::EndpointSlice(slice) => describe_slice(slice, described),
         Object::ReplicaSet(_) | Object::Job(_) => described,
-    })
+    };
+    let excess = described.claims.len().saturating_sub(MAX_CLAIMS);
+    described.claims.truncate(MAX_CLAIMS);
+    described.refused_claims += excess as u64;
+    Some(described)
 }
 
 fn identify(kind: Kind, metadata: &ObjectMeta) -> Option<Described> {
@@ -50,19 +58,21 @@ fn identify(kind: Kind, metadata: &ObjectMeta) -> Option<Described> {
     let owners = metadata.owner_references.iter().flatten();
     let owner =
         owners.clone().find(|owner| owner.controller == Some(true)).or(owners.clone().next());
+    let owner = owner.map(|owner| Owner {
+        kind: owner.kind.as_str().into(),
+        name: owner.name.as_str().into(),
+        uid: uid_or_name(&owner.uid, &owner.kind, &namespace, &owner.name),
+    });
     Some(Described {
         kind,
         uid,
         namespace,
         name,
         node: Arc::default(),
-        owner: owner.map(|owner| Owner {
-            kind: owner.kind.as_str().into(),
-            name: owner.name.as_str().into(),
-            uid: owner.uid.as_str().into(),
-        }),
+        owner,
         ports: Vec::new(),
         claims: Vec::new(),
+        refused_claims: 0,
         life: Life {
             start_us: metadata.creation_timestamp.as_ref().map_or(0, micros),
             ..Life::default()
@@ -153,14 +163,9 @@ fn uid_or_name(uid: &str, kind: &str, namespace: &str, name: &str) -> Arc<str> {
 
 /// The addresses among the texts ("None", host names and blanks are not), each once.
 fn addresses<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<IpAddr> {
-    let mut found = Vec::new();
-    for address in texts.filter_map(|text| text.parse::<IpAddr>().ok()) {
-        let address = address.to_canonical();
-        if !found.contains(&address) {
-            found.push(address);
-        }
-    }
-    found
+    let mut seen = HashSet::new();
+    let found = texts.filter_map(|text| text.parse::<IpAddr>().ok());
+    found.map(|address| address.to_canonical()).filter(|address| seen.insert(*address)).collect()
 }
 
 /// Microseconds since the epoch.

@@ -25,6 +25,11 @@ impl Claim {
         Self { address: Some(address), port: Some(port) }
     }
 
+    /// Whether it is of a whole address.
+    pub(super) fn is_address(self) -> bool {
+        self.port.is_none()
+    }
+
     pub(super) fn node_port(port: u16) -> Self {
         Self { address: None, port: Some(port) }
     }

@@ -224,6 +224,80 @@ fn a_nodes_port_tells_who_listens_there() {
 }
 
 #[test]
+fn services_that_share_a_nodes_address_have_their_own_ports_of_it() {
+    // As k3s' load balancer does it: the nodes' addresses are every Service's ingress.
+    let mut index = IdentityIndex::default();
+    index.apply(&object::<Node>(node("n1", "192.168.0.1")), at(1));
+    for (name, port) in [("web", 80), ("mail", 25)] {
+        let mut service = metadata(name);
+        service["spec"] = json!({"ports": [{"port": port}]});
+        service["status"] =
+            json!({"loadBalancer": {"ingress": [{"ip": "192.168.0.1"}, {"ip": "192.0.2.9"}]}});
+        index.apply(&object::<Service>(service), at(1));
+    }
+    let seen = |address, port| {
+        let identity = index.lookup(ip(address), port, at(10), "n1");
+        (identity.kind, identity.name.to_string())
+    };
+    assert_eq!(seen("192.168.0.1", 80), (EntityKind::Service, "web".into()));
+    assert_eq!(seen("192.168.0.1", 25), (EntityKind::Service, "mail".into()));
+    assert_eq!(seen("192.168.0.1", 10_250), (EntityKind::Node, "n1".into()));
+    assert_eq!(seen("192.0.2.9", 25), (EntityKind::Service, "mail".into()));
+    assert_eq!(seen("192.0.2.9", 9).0, EntityKind::Service, "still no other's address");
+    assert!(
+        index.listens(ip("192.168.0.1"), 80, at(10), "")
+            && index.listens(ip("192.0.2.9"), 25, at(10), "")
+    );
+}
+
+#[test]
+fn a_service_keeps_the_workload_that_nobody_had_asked_for() {
+    let mut index = IdentityIndex::default();
+    index.apply(&object::<Service>(service("web")), at(1));
+    index.apply(&object::<Pod>(pod("alone", "10.1.0.9", "n", 0)), at(1));
+    index.apply(&object::<EndpointSlice>(slice("s", "web", &["alone"])), at(1));
+    index.apply(&object::<EndpointSlice>(slice("s", "web", &[])), at(2));
+    assert_eq!(&*index.lookup(ip("10.96.0.10"), 80, at(10), "").workload, "alone");
+}
+
+#[test]
+fn a_slice_given_to_another_service_is_behind_that_one_only() {
+    let mut index = IdentityIndex::default();
+    for name in ["alone", "other"] {
+        index.apply(&object::<Pod>(pod(name, "10.1.0.9", "n", 0)), at(1));
+    }
+    index.apply(&object::<Service>(service("web")), at(1));
+    index.apply(&object::<EndpointSlice>(slice("moved", "web", &["other"])), at(1));
+    index.apply(&object::<EndpointSlice>(slice("moved", "else", &["other"])), at(2));
+    index.apply(&object::<EndpointSlice>(slice("stays", "web", &["alone"])), at(2));
+    assert_eq!(&*index.lookup(ip("10.96.0.10"), 80, at(10), "").workload, "alone");
+}
+
+#[test]
+fn one_object_cannot_claim_without_end() {
+    let mut index = IdentityIndex::default();
+    let mut greedy = service("greedy");
+    let external = |first: u32, count| -> serde_json::Value {
+        (first..first + count).map(|bits| json!(std::net::Ipv4Addr::from(bits))).collect()
+    };
+    greedy["spec"] = json!({"externalIPs": external(0x0b00_0000, 100_000)});
+    index.apply(&object::<Service>(greedy.clone()), at(1));
+    // With its load balancer's.
+    assert_eq!(index.counts().ownerships_forgotten, 100_001 - MAX_CLAIMS as u64);
+    // What it gives up stays known for late records, the latest of it at least.
+    for second in 2..12 {
+        greedy["spec"]["externalIPs"] = external(0x0c00_0000 + second * 1_000, 1_000);
+        index.apply(&object::<Service>(greedy.clone()), at(second.into()));
+    }
+    assert_eq!(index.entities[&Arc::from("greedy")].claims.len(), MAX_CLAIMS);
+    let of = |bits: u32, second| {
+        index.lookup(std::net::Ipv4Addr::from(bits).into(), 1, at(second), "").kind
+    };
+    assert_eq!(of(0x0c00_0000 + 10_000, 10), EntityKind::Service);
+    assert_eq!(of(0x0c00_0000 + 2_000, 2), EntityKind::External);
+}
+
+#[test]
 fn objects_written_by_hand_may_lack_uids_and_times_but_not_names() {
     let mut index = IdentityIndex::default();
     index.apply(
@@ -232,7 +306,15 @@ fn objects_written_by_hand_may_lack_uids_and_times_but_not_names() {
     );
     index.apply(&object::<Pod>(json!({"metadata": {}, "status": {"podIP": "10.0.0.2"}})), 5);
     assert_eq!(&*index.lookup(ip("10.0.0.1"), 1, 0, "").name, "a");
-    assert_eq!((index.counts().objects, index.counts().refused), (1, 1));
+    let owned = |owner: &str, name: &str| {
+        json!({"metadata": {"name": name, "ownerReferences": [{"kind": owner, "name": "set"}]},
+            "status": {"podIP": "10.0.0.3"}})
+    };
+    index.apply(&object::<Pod>(owned("ReplicaSet", "b")), 5);
+    index.apply(&object::<ReplicaSet>(owned("Deployment", "set")), 5);
+    let identity = index.lookup(ip("10.0.0.3"), 1, 0, "");
+    assert_eq!((&*identity.workload_kind, &*identity.workload), ("Deployment", "set"));
+    assert_eq!((index.counts().objects, index.counts().refused), (3, 1));
 }
 
 /// One pod in the property: index of its address and node, start, and end if it was deleted.

@@ -181,3 +181,22 @@ proptest! {
         prop_assert_eq!(decide(&log), decide(&log));
     }
 }
+
+#[test]
+fn a_flood_of_announcements_is_refused_in_no_time_and_makes_room_when_leases_run_out() {
+    let refused = Counter::default();
+    let mut announced = Announcements::new(refused.clone());
+    let flood = |agent, seconds, first: u32, count: u32| {
+        let addresses = (first..first + count).map(|bits| std::net::Ipv4Addr::from(bits).into());
+        FlowBatch { announced_addresses: addresses.collect(), ..batch(agent, seconds, vec![], &[]) }
+    };
+    let cap = MAX_ANNOUNCED as u32;
+    announced.renew(&flood("a", 0, 0, cap));
+    let begun = std::time::Instant::now();
+    announced.renew(&flood("b", 0, cap, 10_000));
+    // Looking through all leases for each address took half a minute.
+    assert!(begun.elapsed().as_secs() < 5);
+    assert_eq!((announced.leases.len(), refused.get()), (MAX_ANNOUNCED, 10_000));
+    announced.renew(&flood("b", 60, cap, 10_000));
+    assert_eq!((announced.leases.len(), refused.get()), (10_000, 10_000));
+}

@@ -113,3 +113,21 @@ async fn an_ingest_that_waits_for_kafka_can_be_shut_down() {
     shutdown.cancel();
     assert_eq!(run.await.unwrap(), Summary::default());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ingest_whose_kafka_went_away_can_be_shut_down() {
+    let store = store("kafka_gone").await;
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(FLOWS_TOPIC, 1, 1).unwrap();
+    let brokers = cluster.bootstrap_servers();
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &brokers);
+    let producer: FutureProducer = config.create().unwrap();
+    produce(&producer, 0, 0).await;
+    let (run, shutdown) = start(&brokers, &store);
+    rows_are(&store, 1).await;
+    drop((producer, cluster));
+    shutdown.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(25), run).await;
+    assert_eq!(ended.expect("within Kubernetes' grace period").unwrap().records, 1);
+}

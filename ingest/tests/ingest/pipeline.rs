@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use flowtrail_ingest::{Config, Ingest, Source, Summary};
+use flowtrail_schema::interval::IntervalLength;
 use flowtrail_schema::topic::Message;
-use flowtrail_schema::{FlowBatch, IdKind, Reporter};
+use flowtrail_schema::{Coverage, FlowBatch, IdKind, Reporter};
 use flowtrail_service::admin::Readiness;
 use flowtrail_service::metrics::Metrics;
 use flowtrail_service::store::ClickHouseArgs;
@@ -268,4 +269,47 @@ async fn an_older_schema_is_refused() {
     let ready = Readiness::default().part("ingest");
     let error = ingest.run(ready, CancellationToken::new()).await.unwrap_err();
     assert!(error.to_string().contains("flowtrail schema apply"), "{error}");
+}
+
+#[tokio::test]
+async fn a_message_of_a_thousand_days_does_not_stop_ingest() {
+    let store = store("days").await;
+    let mut batch = batch("node-a", 0, vec![], &[]);
+    for day in 0..500 {
+        let mut record = observed(day + 1, "veth1", Reporter::Client, "10.1.0.5:4", "8.8.8.8:53");
+        let ago_us = day * 86_400_000_000;
+        record.interval = IntervalLength::default().interval_at(START_US - ago_us);
+        record.first_seen_us -= ago_us;
+        record.last_seen_us -= ago_us;
+        batch.records.push(record);
+    }
+    let oldest = batch.records[499].interval;
+    batch.coverage.push(Coverage { interval: oldest, ..batch.coverage[0] });
+    let summary = ingest(&store, Config::default(), vec![message(&batch)]).await;
+    // Eight days and the newest; of the two reports one is of the oldest day.
+    assert_eq!((summary.records, summary.coverage_reports, summary.rejected_records), (9, 1, 492));
+    assert_eq!(number(&store, "count()", "flows").await, 9);
+    assert_eq!(number(&store, "count()", "deliveries").await, 1);
+}
+
+/// Something that accepts connections and never answers.
+async fn silent_server() -> (tokio::net::TcpListener, ClickHouseArgs) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    (listener, ClickHouseArgs::at(url))
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_does_not_hold_up_a_shutdown() {
+    let (listener, store) = silent_server().await;
+    let (_sender, receiver) = mpsc::channel(1);
+    let source = Source::Channel { receiver, topic_id: "run".to_owned(), partitions: 1 };
+    let ingest = Ingest::new(Config::default(), source, store, &Metrics::new()).unwrap();
+    let shutdown = CancellationToken::new();
+    let ready = Readiness::default().part("ingest");
+    let run = tokio::spawn(ingest.run(ready, shutdown.clone()));
+    let _asked = listener.accept().await.unwrap();
+    shutdown.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(20), run).await;
+    assert_eq!(ended.expect("it ends").unwrap().unwrap(), Summary::default());
 }

@@ -1,5 +1,7 @@
 //! The API over HTTP, against the real engine.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use crate::common::{T0, config, empty_store, report, row, runtime, served};
 use flowtrail_query::{Query, QueryError};
 use flowtrail_schema::row::{EntityKind, FlowRow};
@@ -230,6 +232,16 @@ fn coverage_tells_who_looked_and_until_when() {
         (2, 12, 10)
     );
     assert_eq!((coverage.packets_dropped, coverage.records_dropped), (10, 20));
+}
+
+#[test]
+fn a_clock_that_is_ahead_makes_nothing_complete() {
+    let served = served("clock_ahead");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as u32 / 10 * 10;
+    served.insert("coverage", &[report("n1", now - 20), report("ahead", now + 290)]);
+    let graph = served.graph(now - 60, now, &[]);
+    assert_eq!(graph.window.complete_until, i64::from(now - 10) * 1_000);
+    assert_eq!(graph.coverage.agents, 1);
 }
 
 #[test]

@@ -1,0 +1,143 @@
+//! From a message to the batch that may pass: what breaks the contract, or would be too much for one
+//! insert or for memory, is rejected with its reason, and all else of the batch is kept. Pure.
+
+use flowtrail_schema::batch::MAX_RECORDS;
+use flowtrail_schema::interval::Interval;
+use flowtrail_schema::wire::{DecodeError, decode};
+use flowtrail_schema::{Coverage, FlowBatch};
+
+use crate::chunk::MAX_SPAN_S;
+
+/// Bytes of an agent's, node's or interface's name, at most: Kubernetes' limit for a node's (RFC 1123).
+/// Every row repeats them.
+const MAX_NAME_BYTES: usize = 253;
+
+/// Reports in a batch, at most. An agent keeps 360 (an hour of 10 s) for a partition it cannot reach.
+const MAX_REPORTS: usize = 400;
+
+/// Addresses announced in a batch, at most: an agent announces a handful for each interface, and no
+/// node has a thousand of these. Every report's row repeats them.
+const MAX_ANNOUNCED: usize = 10_000;
+
+/// Decodes a message. Without a batch the one reason is the message's; with one, they are of records
+/// and reports that were taken out of it. The reasons are words of a bounded number: `deliveries`
+/// lists them.
+pub(crate) fn admit(message: &[u8]) -> (Option<FlowBatch>, Vec<String>) {
+    let mut decoded = match decode(message) {
+        Ok(decoded) => decoded,
+        // What protobuf says of garbage is of any number of words.
+        Err(DecodeError::Protobuf(_)) => return (None, vec!["not a FlowBatch".to_owned()]),
+        Err(reason) => return (None, vec![reason.to_string()]),
+    };
+    let records = decoded.batch.records.len() + decoded.rejected.len();
+    if let Some(reason) = too_much(&decoded.batch, records) {
+        return (None, vec![format!("FlowBatch with {reason}")]);
+    }
+    let mut reasons: Vec<String> =
+        decoded.rejected.iter().map(|(_, reason)| reason.to_string()).collect();
+    let stray = take_out_strays(&mut decoded.batch);
+    reasons.extend((0..stray).map(|_| "interval days before the newest of its batch".to_owned()));
+    (Some(decoded.batch), reasons)
+}
+
+fn too_much(batch: &FlowBatch, records: usize) -> Option<&'static str> {
+    let interfaces = batch.records.iter().map(|record| record.interface.name.as_str());
+    let mut names = interfaces.chain([&*batch.agent, &*batch.node]);
+    if records > MAX_RECORDS {
+        Some("too many records")
+    } else if batch.coverage.len() > MAX_REPORTS {
+        Some("too many reports")
+    } else if batch.announced_addresses.len() > MAX_ANNOUNCED {
+        Some("too many announced addresses")
+    } else if names.any(|name| name.len() > MAX_NAME_BYTES) {
+        Some("a name that is too long")
+    } else {
+        None
+    }
+}
+
+/// Takes out what is so far from the newest interval that one insert could not hold both: ClickHouse
+/// refuses a block of more than 100 days, and would refuse it again for ever. Returns how many.
+fn take_out_strays(batch: &mut FlowBatch) -> usize {
+    let Some(newest) = intervals(batch).map(Interval::start_s).max() else { return 0 };
+    let near = |interval: Interval| newest - interval.start_s() <= MAX_SPAN_S;
+    let before = batch.records.len() + batch.coverage.len();
+    batch.records.retain(|record| near(record.interval));
+    batch.coverage.retain(|report: &Coverage| near(report.interval));
+    before - batch.records.len() - batch.coverage.len()
+}
+
+/// The intervals of all that a batch holds.
+pub(crate) fn intervals(batch: &FlowBatch) -> impl Iterator<Item = Interval> + '_ {
+    let records = batch.records.iter().map(|record| record.interval);
+    records.chain(batch.coverage.iter().map(|report| report.interval))
+}
+
+#[cfg(test)]
+mod tests {
+    use flowtrail_schema::interval::IntervalLength;
+    use flowtrail_schema::wire::encode;
+
+    use super::*;
+
+    const DAY_US: u64 = 86_400_000_000;
+
+    fn report(day: u64) -> Coverage {
+        Coverage {
+            interval: IntervalLength::default().interval_at(day * DAY_US),
+            interfaces: 1,
+            packets_seen: 0,
+            packets_dropped: 0,
+            flows_evicted: 0,
+            records_emitted: 0,
+            records_dropped: 0,
+        }
+    }
+
+    fn batch() -> FlowBatch {
+        FlowBatch {
+            agent: "a".into(),
+            node: "n".into(),
+            agent_start_us: 1,
+            partition: 0,
+            sequence: 0,
+            records: vec![],
+            coverage: vec![report(20_000)],
+            announced_addresses: vec![],
+        }
+    }
+
+    fn reason(batch: &FlowBatch) -> String {
+        let (admitted, reasons) = admit(&encode(batch));
+        assert!(admitted.is_none());
+        reasons.concat()
+    }
+
+    #[test]
+    fn what_an_agent_never_sends_is_rejected_before_it_is_multiplied() {
+        let addresses = vec![[10, 0, 0, 1].into(); MAX_ANNOUNCED];
+        let largest = FlowBatch {
+            agent: "a".repeat(MAX_NAME_BYTES).into(),
+            coverage: vec![report(20_000); MAX_REPORTS],
+            announced_addresses: addresses.clone(),
+            ..batch()
+        };
+        assert_eq!(admit(&encode(&largest)), (Some(largest.clone()), vec![]));
+
+        let reports = FlowBatch { coverage: vec![report(20_000); MAX_REPORTS + 1], ..batch() };
+        assert_eq!(reason(&reports), "FlowBatch with too many reports");
+        let announced_addresses = [addresses, vec![[10, 0, 0, 1].into()]].concat();
+        let announced = FlowBatch { announced_addresses, ..batch() };
+        assert_eq!(reason(&announced), "FlowBatch with too many announced addresses");
+        let named = FlowBatch { node: "n".repeat(MAX_NAME_BYTES + 1).into(), ..batch() };
+        assert_eq!(reason(&named), "FlowBatch with a name that is too long");
+    }
+
+    #[test]
+    fn a_batch_keeps_what_is_within_eight_days() {
+        let coverage = [0, 19_991, 19_992, 20_000].map(report).to_vec();
+        let (admitted, reasons) = admit(&encode(&FlowBatch { coverage, ..batch() }));
+        assert_eq!(admitted.unwrap().coverage, [19_992, 20_000].map(report));
+        assert_eq!(reasons, ["interval days before the newest of its batch"; 2]);
+    }
+}
