@@ -1,5 +1,6 @@
 //! The batcher: records and reports, grouped by partition into batches. Pure.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use flowtrail_schema::batch::MAX_RECORDS;
@@ -25,7 +26,7 @@ pub struct Batcher {
 struct Partition {
     /// Number of the next batch.
     sequence: u64,
-    records: Vec<FlowRecord>,
+    records: VecDeque<FlowRecord>,
     reports: Vec<Coverage>,
     /// An interval ended: all that is here must leave, be it only the report.
     due: bool,
@@ -38,9 +39,9 @@ impl Partition {
 
     /// The records of the next batch. With the last of them the partition is no longer due.
     fn take_records(&mut self) -> Vec<FlowRecord> {
-        let rest = self.records.split_off(self.records.len().min(MAX_RECORDS));
-        self.due &= !rest.is_empty();
-        std::mem::replace(&mut self.records, rest)
+        let taken = self.records.drain(..self.records.len().min(MAX_RECORDS)).collect();
+        self.due &= !self.records.is_empty();
+        taken
     }
 }
 
@@ -56,7 +57,7 @@ impl Batcher {
         let count = self.partitions.len() as u32;
         let partition = partition_of(record.connection_id, record.id_kind, count);
         if let Some(partition) = self.partitions.get_mut(partition as usize) {
-            partition.records.push(record);
+            partition.records.push_back(record);
         }
     }
 

@@ -46,8 +46,9 @@ use tombstones::Tombstones;
 /// so that the best observation of each connection can be chosen. Microseconds.
 pub const CUT_DELAY_US: u64 = 500_000;
 
-/// Later times count as this: a record's interval is 32 bits of seconds on the wire.
-const LATEST_US: u64 = (u32::MAX as u64 - 120) * 1_000_000;
+/// The latest time there is, microseconds since the epoch: a record's interval is 32 bits of seconds on
+/// the wire. Later times count as this.
+pub const LATEST_US: u64 = (u32::MAX as u64 - 120) * 1_000_000;
 
 /// How a table cuts and bounds.
 #[derive(Clone, Debug)]
@@ -149,7 +150,9 @@ impl FlowTable {
         self.points.add(interface)
     }
 
-    /// Removes an observation point. Its connections are not closed by that; they idle out.
+    /// Removes an observation point. Its connections are not closed by that; they idle out. What other
+    /// points still see of those it was the primary observation of counts in no edge: the choice is for
+    /// life, and packets that never got here were not the connection's.
     pub fn remove_point(&mut self, point: PointId) {
         self.points.remove(point);
     }
@@ -224,10 +227,13 @@ impl FlowTable {
     /// Lets time pass until `now_us` (microseconds since the epoch) and takes the records that are
     /// due: of every interval that ended [`CUT_DELAY_US`] ago, and some earlier.
     ///
-    /// To be called several times in an interval, for records wait here without a bound.
-    pub fn advance(&mut self, now_us: u64, out: &mut Vec<FlowRecord>) {
-        self.pass_time(now_us.min(LATEST_US));
+    /// To be called several times in an interval, for records wait here without a bound. After a hole
+    /// in time there may be many minutes of heartbeats: false if it stopped after an interval that had
+    /// some, to be called again.
+    pub fn advance(&mut self, now_us: u64, out: &mut Vec<FlowRecord>) -> bool {
+        let is_done = self.pass_time_until(now_us.min(LATEST_US), |table| !table.ready.is_empty());
         out.append(&mut self.ready);
+        is_done
     }
 
     /// Takes everything that was counted until `now_us`, as at the end of a file or of the process.

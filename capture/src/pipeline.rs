@@ -134,8 +134,8 @@ fn spawn(
         .spawn(move || {
             let read = source.read(recorder, &ready, &stop);
             if let Ok(summary) = &read {
-                let Summary { packets, dropped, records, records_dropped, .. } = summary;
-                info!(packets, dropped, records, records_dropped, "capture ended");
+                let Summary { packets, skipped, dropped, records, records_dropped, .. } = summary;
+                info!(packets, ?skipped, dropped, records, records_dropped, "capture ended");
             }
             // The agent may have been dropped meanwhile.
             let _ = sender.send(read);

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tracing::warn;
 
 use crate::batcher::Batcher;
-use crate::flow_table::{FlowTable, Origin, PointId};
+use crate::flow_table::{FlowTable, LATEST_US, Origin, PointId};
 use crate::metrics::{CaptureMetrics, SkippedLabels};
 use crate::packet::{LinkType, Skipped, parse};
 use crate::reports::Reports;
@@ -116,9 +116,12 @@ impl Recorder {
     pub(crate) fn packet(&mut self, packet: Packet<'_>) {
         let time_us = packet.time_us;
         self.metrics.packets.inc();
+        self.summary.packets += 1;
+        if time_us > LATEST_US {
+            return self.skip("time", 1);
+        }
         self.reports.at(time_us).packets_seen += 1;
         let summary = &mut self.summary;
-        summary.packets += 1;
         summary.first_packet_us =
             summary.first_packet_us.map(|first| first.min(time_us)).or(Some(time_us));
         summary.last_packet_us = summary.last_packet_us.max(Some(time_us));
@@ -153,10 +156,16 @@ impl Recorder {
     }
 
     /// Lets time pass: cuts intervals that are over, and sends what is due. A clock that is set back
-    /// stands still until it is where it was.
+    /// stands still until it is where it was; a time that cannot be, as in a damaged file, is none.
     pub(crate) fn advance(&mut self, now_us: u64) -> Result<(), OutputGone> {
-        self.now_us = self.now_us.max(now_us);
-        self.table.advance(self.now_us, &mut self.records);
+        if now_us <= LATEST_US {
+            self.now_us = self.now_us.max(now_us);
+        }
+        // What a hole in time brings leaves interval by interval.
+        while !self.table.advance(self.now_us, &mut self.records) {
+            self.collect();
+            self.send()?;
+        }
         self.collect();
         while let Some(report) = self.reports.due(self.now_us, self.points) {
             self.end_interval(report);
@@ -301,12 +310,37 @@ mod tests {
         }
     }
 
+    fn add_point(recorder: &mut Recorder) -> PointId {
+        let interface = Interface { name: "eth0".to_owned(), kind: InterfaceKind::Other };
+        recorder.add_point(Arc::new(interface))
+    }
+
+    #[test]
+    fn a_packet_of_a_time_that_cannot_be_is_skipped_and_moves_no_time() {
+        let (sender, mut batches) = mpsc::channel(100);
+        let mut recorder = recorder(Queue::Waiting(sender));
+        let point = add_point(&mut recorder);
+        let far = u64::MAX / SECOND_US;
+        feed(&mut recorder, point, far..far + 1);
+        feed(&mut recorder, point, 100..103);
+        feed(&mut recorder, point, far..far + 1);
+        feed(&mut recorder, point, 103..104);
+        let summary = recorder.finish();
+
+        assert_eq!((summary.packets, summary.records), (6, 4));
+        assert_eq!(summary.skipped, BTreeMap::from([("time", 2)]));
+        assert_eq!(summary.last_packet_us, Some(103 * SECOND_US));
+        let batches: Vec<_> = std::iter::from_fn(|| batches.try_recv().ok()).collect();
+        let reports = batches.iter().flat_map(|batch| &batch.coverage);
+        let starts: Vec<_> = reports.map(|report| report.interval.start_s()).collect();
+        assert_eq!(starts, [100, 101, 102, 103]);
+    }
+
     #[test]
     fn records_that_find_no_place_are_reported_as_dropped() {
         let (sender, mut batches) = mpsc::channel(1);
         let mut recorder = recorder(Queue::Dropping(sender));
-        let interface = Interface { name: "eth0".to_owned(), kind: InterfaceKind::Other };
-        let point = recorder.add_point(Arc::new(interface));
+        let point = add_point(&mut recorder);
         feed(&mut recorder, point, 100..110);
         let mut received = vec![batches.try_recv().unwrap()];
         feed(&mut recorder, point, 110..111);

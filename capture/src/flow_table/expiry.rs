@@ -21,6 +21,11 @@ pub const LINGER: Duration = Duration::from_secs(60);
 impl FlowTable {
     /// Cuts every interval that has been over for long enough.
     pub(super) fn pass_time(&mut self, now_us: u64) {
+        self.pass_time_until(now_us, |_| false);
+    }
+
+    /// The same, but no further than an interval after which it is `enough`. False if that was so.
+    pub(super) fn pass_time_until(&mut self, now_us: u64, enough: impl Fn(&Self) -> bool) -> bool {
         let length = self.config.interval;
         let mut next = *self.next_cut.get_or_insert_with(|| length.interval_at(now_us));
         while next.end_us() + CUT_DELAY_US <= now_us {
@@ -30,7 +35,11 @@ impl FlowTable {
                 next = next.max(length.interval_at(now_us.saturating_sub(CUT_DELAY_US)));
             }
             self.next_cut = Some(next);
+            if enough(self) {
+                return false;
+            }
         }
+        true
     }
 
     /// Cuts every interval that has begun, and takes what was counted for later ones too.

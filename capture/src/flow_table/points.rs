@@ -29,7 +29,16 @@ pub(super) struct Points {
 }
 
 impl Points {
+    /// An interface that comes back, as an uplink whose link was down, is the point that it was.
     pub(super) fn add(&mut self, interface: Arc<Interface>) -> PointId {
+        let is_back = |point: &Point| point.removed && point.interface == interface;
+        if let Some(id) = self.points.iter().position(|point| point.as_ref().is_some_and(is_back))
+            && let Some(point) = &mut self.points[id]
+        {
+            point.removed = false;
+            point.addresses.clear();
+            return PointId(id as u32);
+        }
         let point = Some(Point { interface, flows: 0, removed: false, addresses: Vec::new() });
         match self.points.iter().position(Option::is_none) {
             Some(free) => {

@@ -51,12 +51,11 @@ impl Registry {
             kind = IdKind::TupleHash;
         }
         let key = (flow.id_of(kind), kind);
-        let mut decided = flow.identity.choice != Choice::Open;
+        let decided = flow.identity.choice != Choice::Open;
         if let Some(partial) = partial_of(key)
             && let Some(connection) = self.connections.get_mut(&partial)
         {
             connection.completed = Some(key.0);
-            decided |= connection.decided;
         }
         let connection = self.connections.entry(key).or_insert(NEW);
         connection.decided |= decided;
@@ -94,11 +93,12 @@ impl Registry {
     }
 
     /// Gives a flow the id that follows from the sequence numbers it knows now. The choice made under
-    /// its old id holds for the new one.
+    /// its old id holds for the new one. While the old one lives, [`choose`](Self::choose) sees to that.
     pub(super) fn identify(&mut self, slots: &mut Slots, slot: Slot) -> bool {
         let old = key_of(slots, slot);
         let decided = self.is_decided(old);
         self.detach(slots, slot);
+        let decided = decided && !self.connections.contains_key(&old);
         let free = self.attach(slots, slot);
         if let Some(connection) = self.connections.get_mut(&key_of(slots, slot)) {
             connection.decided |= decided;
@@ -111,7 +111,7 @@ impl Registry {
         if slots[slot].identity.choice != Choice::Open {
             return;
         }
-        let keys = self.keys_of_same(key_of(slots, slot));
+        let keys = self.keys_of_same(slots, key_of(slots, slot));
         let same = keys.map(|key| *key.and_then(|key| self.connections.get(&key)).unwrap_or(&NEW));
         let heads = same.map(|connection| connection.head);
         if !same.iter().any(|connection| connection.decided) {
@@ -135,8 +135,9 @@ impl Registry {
     }
 
     /// A connection's keys: while some of its observations have the complete id and others have only
-    /// half of it yet, both.
-    fn keys_of_same(&self, key: Key) -> [Option<Key>; 2] {
+    /// half of it yet, both. Half an id proves little: whoever scans may give all its connections the
+    /// same. Where an interface has a tuple of each, they are two.
+    fn keys_of_same(&self, slots: &Slots, key: Key) -> [Option<Key>; 2] {
         let other = match key.1 {
             IdKind::Complete => partial_of(key).filter(|partial| {
                 self.connections.get(partial).is_some_and(|it| it.completed == Some(key.0))
@@ -148,7 +149,16 @@ impl Registry {
                 .map(|id| (id, IdKind::Complete)),
             IdKind::TupleHash => None,
         };
-        [Some(key), other]
+        [Some(key), other.filter(|other| !self.meet(slots, key, *other))]
+    }
+
+    /// Whether an interface has observations of both connections, with different tuples.
+    fn meet(&self, slots: &Slots, one: Key, other: Key) -> bool {
+        let of = |key| self.connections.get(&key).map_or(NONE, |connection| connection.head);
+        siblings(slots, of(one)).any(|a| {
+            let a = &slots[a].key;
+            siblings(slots, of(other)).any(|b| slots[b].key.point == a.point && slots[b].key != *a)
+        })
     }
 
     /// Whether no connection is known.

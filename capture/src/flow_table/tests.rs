@@ -125,7 +125,7 @@ impl Watch {
     /// Lets time pass, and takes the records that this brought.
     fn until(&mut self, seconds: f64) -> Vec<FlowRecord> {
         let mut records = Vec::new();
-        self.table.advance(us(seconds), &mut records);
+        while !self.table.advance(us(seconds), &mut records) {}
         self.records.extend(records.iter().cloned());
         records
     }

@@ -70,6 +70,7 @@ pub async fn watch(selection: Selection) -> Result<Interfaces, InterfaceError> {
     let first = selection.choose(&read(&handle).await?);
     let (sender, changes) = mpsc::channel(CHANGES);
     let mut last = first.clone();
+    let stopped = stop.clone();
     let follow = async move {
         while events.next().await.is_some() {
             sleep(SETTLE_TIME).await;
@@ -80,7 +81,11 @@ pub async fn watch(selection: Selection) -> Result<Interfaces, InterfaceError> {
             }
             last = watched;
         }
-        error!("netlink ended: interfaces that come or go from now on are not noticed, restart");
+        if !stopped.is_cancelled() {
+            error!(
+                "netlink ended: interfaces that come or go from now on are not noticed, restart"
+            );
+        }
     };
     tokio::spawn(stop.clone().run_until_cancelled_owned(follow));
     Ok(Interfaces { first, changes, _following: stop.drop_guard() })

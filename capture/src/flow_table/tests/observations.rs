@@ -219,3 +219,55 @@ fn a_place_is_given_to_another_interface_only_when_its_flows_are_gone() {
     assert!(watch.records.iter().all(|record| record.interface.name == "veth1"));
     assert_eq!(add_point(&mut watch.table, "veth3", InterfaceKind::Pod), pod);
 }
+
+/// A scanner, or whoever wants not to be counted, gives all its connections one sequence number.
+#[test]
+fn a_partial_id_is_not_taken_for_another_connections_on_its_interface() {
+    for together in [true, false] {
+        let mut node = Node::new();
+        let (client_pod, server_pod) = (node.client_pod, node.server_pod);
+        let mut dropped = Talk::between("10.244.0.5:40000", "198.51.100.1:81");
+        node.see(1.0, client_pod, Origin::Inside, dropped.send(Client, "S", 0));
+        if !together {
+            node.watch.until(11.0);
+        }
+        let mut talk = Talk::between("10.244.0.5:40001", "10.244.0.6:80");
+        for (n, segment) in whole(&mut talk).into_iter().enumerate() {
+            let seconds = if together { 2.0 } else { 12.0 } + n as f64;
+            let at_client = origin(&talk, Client, &segment);
+            let at_server = origin(&talk, Server, &segment);
+            let delay = if at_client == Origin::Inside { 1e-3 } else { -1e-3 };
+            let mut seen =
+                [(seconds, client_pod, at_client), (seconds + delay, server_pod, at_server)];
+            seen.sort_by(|a, b| a.0.total_cmp(&b.0));
+            for (seconds, point, origin) in seen {
+                node.see(seconds, point, origin, segment);
+            }
+        }
+        node.watch.until(400.0);
+        let primaries: Vec<_> =
+            node.watch.records.iter().filter(|record| record.local_primary).cloned().collect();
+        let sum = Sum::of(&primaries);
+        assert_eq!(sum.life(), (2, 0, &[("fin", 1), ("unanswered", 1)][..]), "{together}");
+        assert_eq!(sum.packets, [6, 3]);
+        assert!(primaries.iter().all(|record| record.interface.name == "veth1"));
+    }
+}
+
+#[test]
+fn an_interface_that_comes_back_goes_on_with_its_connections() {
+    let mut watch = Watch::new();
+    let mut talk = Talk::new();
+    let uplink = add_point(&mut watch.table, "eth0", InterfaceKind::Uplink);
+    for segment in open(&mut talk) {
+        watch.table.packet(uplink, Origin::Unknown, us(1.0), &segment);
+    }
+    watch.until(15.0);
+    watch.table.remove_point(uplink);
+    let uplink = add_point(&mut watch.table, "eth0", InterfaceKind::Uplink);
+    watch.table.packet(uplink, Origin::Unknown, us(21.0), &talk.send(Client, "A", 10));
+    watch.table.packet(uplink, Origin::Unknown, us(22.0), &talk.send(Client, "R", 0));
+    watch.until(100.0);
+    assert_eq!(watch.sum().life(), (1, 0, &[("reset_by_client", 1)][..]));
+    assert_eq!(watch.sum().packets, [4, 1]);
+}

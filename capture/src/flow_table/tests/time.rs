@@ -135,6 +135,23 @@ fn a_long_hole_in_time_costs_nothing() {
 }
 
 #[test]
+fn the_heartbeats_of_a_hole_in_time_come_one_interval_at_a_time() {
+    let mut watch = Watch::new();
+    watch.see_all(5.0, open(&mut Talk::new()));
+    let mut starts = Vec::new();
+    loop {
+        let mut records = Vec::new();
+        let is_done = watch.table.advance(us(185.0), &mut records);
+        assert!(records.len() <= 1, "{}", records.len());
+        starts.extend(records.iter().map(second));
+        if is_done {
+            break;
+        }
+    }
+    assert_eq!(starts, [0, 60, 120]);
+}
+
+#[test]
 fn four_gigabytes_in_an_interval_are_not_lost() {
     let mut watch = Watch::new();
     let mut talk = Talk::new();
