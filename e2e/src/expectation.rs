@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::cluster::{Outcome, Truth};
+use crate::traffic::{Outcome, Truth};
 
 /// Every way in which a graph (group_by=workload) differs from the truth; none if it is right.
 pub fn differences(graph: &Value, truths: &[Truth]) -> Vec<String> {
@@ -89,7 +89,7 @@ fn label((namespace, workload): (&str, &str)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::TRAFFIC;
+    use crate::traffic::TRAFFIC;
     use crate::workload::Transferred;
     use serde_json::json;
 

@@ -2,8 +2,9 @@
 //! TCP in it, and what Flowtrail must say about them.
 //!
 //! ```text
-//! lab (namespaces, veth) ── cluster (pods, Services, nftables) ── workload (programs)
-//!                                  └── scenario (start, stop, judge) ── expectation (exact bytes)
+//! lab (namespaces, veth) ── cluster (pods, Services, nftables) ── traffic (clients, counters)
+//!                                                                      └── workload (the programs)
+//!      scenario (start, stop, judge) ── expectation (edges, exact bytes)
 //! ```
 
 pub mod broker;
@@ -15,4 +16,5 @@ pub mod names;
 pub mod relay;
 pub mod scenario;
 pub mod store;
+pub mod traffic;
 pub mod workload;

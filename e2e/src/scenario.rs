@@ -10,10 +10,11 @@ use anyhow::{Context, Result, bail};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::Value;
 
-use crate::cluster::{Cluster, Running, Server, Truth};
+use crate::cluster::Cluster;
 use crate::expectation::differences;
 use crate::flowtrail::{Process, get};
 use crate::names;
+use crate::traffic::{Running, Server, Truth};
 
 /// From a packet to the graph: the interval (10 s), the cut (0.5 s), the chunk; doubled.
 const VISIBLE_TIMEOUT: Duration = Duration::from_secs(40);

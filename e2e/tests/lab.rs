@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use flowtrail_e2e::cluster::{Cluster, Outcome};
+use flowtrail_e2e::cluster::Cluster;
+use flowtrail_e2e::traffic::Outcome;
 
 #[test]
 fn programs_and_kernel_agree() {

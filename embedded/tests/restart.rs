@@ -7,11 +7,13 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use clickhouse::insert::Insert;
 use clickhouse::{Client, Row};
 use flowtrail_embedded::{Config, Engine, serve};
 use flowtrail_service::metrics::Metrics;
 use serde::Serialize;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 const FOLDER: &str = "FLOWTRAIL_TEST_FOLDER";
@@ -21,28 +23,42 @@ struct Number {
     n: u64,
 }
 
+/// A process that serves the engine, with a table.
+struct Life {
+    client: Client,
+    stop: CancellationToken,
+    served: JoinHandle<()>,
+}
+
+async fn begin() -> Life {
+    let folder = std::env::var_os(FOLDER).unwrap();
+    let engine =
+        Engine::open(&config(Path::new(&folder))).unwrap_or_else(|error| panic!("{error}"));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let client = Client::default().with_url(format!("http://{}", listener.local_addr().unwrap()));
+    let stop = CancellationToken::new();
+    let served = tokio::spawn(serve(engine, listener, &Metrics::new(), stop.clone()));
+    let create = "CREATE TABLE IF NOT EXISTS numbers (n UInt64) ENGINE = MergeTree ORDER BY n";
+    client.query(create).execute().await.unwrap();
+    Life { client, stop, served }
+}
+
+/// Sends more than the client's buffer, so that the request is under way.
+async fn begin_insert(insert: &mut Insert<Number>) {
+    for n in 0..100_000 {
+        insert.write(&Number { n }).await.unwrap();
+    }
+}
+
 /// One life: counts the rows, begins an insert, is told to stop, ends the insert, ends. libchdb
 /// lives once a process, so this runs in processes of its own.
 #[tokio::test]
 #[ignore = "run by the test below"]
 async fn life() {
-    let engine = Engine::open(&config(Path::new(&std::env::var_os(FOLDER).unwrap())))
-        .unwrap_or_else(|error| panic!("{error}"));
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let client = Client::default().with_url(format!("http://{}", listener.local_addr().unwrap()));
-    let stop = CancellationToken::new();
-    let served = tokio::spawn(serve(engine, listener, &Metrics::new(), stop.clone()));
-    client
-        .query("CREATE TABLE IF NOT EXISTS numbers (n UInt64) ENGINE = MergeTree ORDER BY n")
-        .execute()
-        .await
-        .unwrap();
+    let Life { client, stop, served } = begin().await;
     let before: u64 = client.query("SELECT count() FROM numbers").fetch_one().await.unwrap();
     let mut insert = client.insert::<Number>("numbers").await.unwrap();
-    // More than the client's buffer, so that the request is under way.
-    for n in 0..100_000 {
-        insert.write(&Number { n }).await.unwrap();
-    }
+    begin_insert(&mut insert).await;
     stop.cancel();
     insert.write(&Number { n: 100_000 }).await.unwrap();
     insert.end().await.unwrap();
@@ -73,17 +89,9 @@ fn another_process_is_told_that_the_folder_is_in_use() {
 #[tokio::test]
 #[ignore = "run by the test below"]
 async fn cut_short() {
-    let engine = Engine::open(&config(Path::new(&std::env::var_os(FOLDER).unwrap())))
-        .unwrap_or_else(|error| panic!("{error}"));
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let client = Client::default().with_url(format!("http://{}", listener.local_addr().unwrap()));
-    tokio::spawn(serve(engine, listener, &Metrics::new(), CancellationToken::new()));
-    let create = "CREATE TABLE IF NOT EXISTS numbers (n UInt64) ENGINE = MergeTree ORDER BY n";
-    client.query(create).execute().await.unwrap();
+    let Life { client, .. } = begin().await;
     let mut insert = client.insert::<Number>("numbers").await.unwrap();
-    for n in 0..100_000 {
-        insert.write(&Number { n }).await.unwrap();
-    }
+    begin_insert(&mut insert).await;
     std::process::exit(7);
 }
 
@@ -101,14 +109,7 @@ fn an_exit_without_shutdown_keeps_its_status() {
 #[tokio::test]
 #[ignore = "run by the test below"]
 async fn shut_down() {
-    let engine = Engine::open(&config(Path::new(&std::env::var_os(FOLDER).unwrap())))
-        .unwrap_or_else(|error| panic!("{error}"));
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let client = Client::default().with_url(format!("http://{}", listener.local_addr().unwrap()));
-    let stop = CancellationToken::new();
-    let served = tokio::spawn(serve(engine, listener, &Metrics::new(), stop.clone()));
-    let create = "CREATE TABLE IF NOT EXISTS numbers (n UInt64) ENGINE = MergeTree ORDER BY n";
-    client.query(create).execute().await.unwrap();
+    let Life { client, stop, served } = begin().await;
     for n in 0..20 {
         let mut insert = client.insert::<Number>("numbers").await.unwrap();
         insert.write(&Number { n }).await.unwrap();
@@ -133,18 +134,9 @@ fn an_exit_after_shutdown_keeps_its_status() {
 #[tokio::test]
 #[ignore = "run by the test below"]
 async fn with_a_stuck_client() {
-    let engine = Engine::open(&config(Path::new(&std::env::var_os(FOLDER).unwrap())))
-        .unwrap_or_else(|error| panic!("{error}"));
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let client = Client::default().with_url(format!("http://{}", listener.local_addr().unwrap()));
-    let stop = CancellationToken::new();
-    let served = tokio::spawn(serve(engine, listener, &Metrics::new(), stop.clone()));
-    let create = "CREATE TABLE IF NOT EXISTS numbers (n UInt64) ENGINE = MergeTree ORDER BY n";
-    client.query(create).execute().await.unwrap();
+    let Life { client, stop, served } = begin().await;
     let mut insert = client.insert::<Number>("numbers").await.unwrap();
-    for n in 0..100_000 {
-        insert.write(&Number { n }).await.unwrap();
-    }
+    begin_insert(&mut insert).await;
     stop.cancel();
     served.await.unwrap();
     std::process::exit(7);

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
-use flowtrail_e2e::cluster::{Cluster, TRAFFIC};
+use flowtrail_e2e::cluster::Cluster;
 use flowtrail_e2e::flowtrail::Process;
 use flowtrail_e2e::lab::Node;
 use flowtrail_e2e::scenario::{Scenario, flowtrail_beside, write_names};
+use flowtrail_e2e::traffic::TRAFFIC;
 use flowtrail_e2e::{relay, workload};
 use tokio_util::sync::CancellationToken;
 
