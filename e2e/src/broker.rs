@@ -28,7 +28,8 @@ impl Broker {
     /// # Errors
     /// Without Java 17 or Maven, or if the broker does not listen in time; with its log.
     pub fn start(directory: &Path) -> Result<Self> {
-        let jars = Command::new(SCRIPT).arg("jars").stdin(Stdio::null()).status()?;
+        let jars =
+            Command::new(SCRIPT).arg("jars").stdin(Stdio::null()).stdout(Stdio::null()).status()?;
         if !jars.success() {
             bail!("no Kafka to test against: see the message above");
         }
