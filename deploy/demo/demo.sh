@@ -5,7 +5,8 @@ set -eu
 cd "$(dirname "$0")/../.."
 
 deploy/setup.sh build demo
-cargo build --quiet --bin flowtrail --bin flowtrail-demo
+echo "building (some minutes the first time) …" >&2
+cargo build --bin flowtrail --bin flowtrail-demo
 FLOWTRAIL_ENGINE=$(embedded/fetch-engine.sh)
 export FLOWTRAIL_ENGINE
 
