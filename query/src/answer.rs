@@ -2,6 +2,7 @@
 
 use std::ops::AddAssign;
 
+pub use flowtrail_schema::Counters;
 use serde::{Deserialize, Serialize};
 
 /// Who talked to whom in a window.
@@ -129,31 +130,6 @@ pub struct Traffic {
     pub first_response: Latency,
     /// Share (0 to 1) of the connections whose direction was guessed from ports.
     pub direction_inferred: f64,
-}
-
-/// Counters of one direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counters {
-    /// IP packet lengths, IP header included.
-    pub bytes: u64,
-    /// TCP payload.
-    pub payload_bytes: u64,
-    /// Packets.
-    pub packets: u64,
-    /// Packets whose sequence numbers had been sent before.
-    pub retransmitted_packets: u64,
-    /// Packets that announced a receive window of zero.
-    pub zero_window_packets: u64,
-}
-
-impl AddAssign for Counters {
-    fn add_assign(&mut self, other: Self) {
-        self.bytes += other.bytes;
-        self.payload_bytes += other.payload_bytes;
-        self.packets += other.packets;
-        self.retransmitted_packets += other.retransmitted_packets;
-        self.zero_window_packets += other.zero_window_packets;
-    }
 }
 
 /// Closes by reason.

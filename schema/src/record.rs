@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 
 use crate::interval::Interval;
 
@@ -107,8 +107,8 @@ impl From<SocketAddr> for Endpoint {
     }
 }
 
-/// The counters of one direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+/// The counters of one direction, in a record and, summed, in an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// IP packet lengths: IP header included, link layer excluded (IPFIX octetDeltaCount, IE 1).
     pub bytes: u64,

@@ -104,23 +104,20 @@ async fn serve_file(
     address: SocketAddr,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let summary = match captured {
-        Ok(summary) => summary,
-        // Its readable part is as good as a whole file's; the error is said, and is the exit's.
-        Err(error @ CaptureError::BrokenFile { .. }) => {
+    let (summary, ended) = match captured {
+        Ok(summary) => (summary, Ok(())),
+        Err(error) => {
+            // A file's readable part is as good as a whole file; the error is said now and at the end.
+            let CaptureError::BrokenFile { summary, .. } = &error else { return Err(error.into()) };
+            let summary = Summary::clone(summary);
             let error = anyhow::Error::from(error);
             warn!("{error:#}");
-            if let Some(CaptureError::BrokenFile { summary, .. }) = error.downcast_ref() {
-                say_where(summary, file, address)?;
-            }
-            shutdown.cancelled().await;
-            return Err(error);
+            (summary, Err(error))
         }
-        Err(error) => return Err(error.into()),
     };
     say_where(&summary, file, address)?;
     shutdown.cancelled().await;
-    Ok(())
+    ended
 }
 
 /// Tells the window that holds all of a file.
