@@ -3,15 +3,12 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use flowtrail_schema::batch::MAX_RECORDS;
+use flowtrail_schema::batch::{MAX_ANNOUNCED_ADDRESSES, MAX_RECORDS, MAX_REPORTS, MAX_SPAN_S};
+use flowtrail_schema::interval::Interval;
 use flowtrail_schema::topic::partition_of;
 use flowtrail_schema::{Coverage, FlowBatch, FlowRecord};
 
 use crate::config::Identity;
-
-/// Reports kept at most for a partition whose batches cannot leave: an hour of 10 s intervals. Then
-/// the oldest go: that a report is missing says that something was wrong.
-const MAX_REPORTS: usize = 360;
 
 /// Collects records until they are due, then hands out batches with gapless sequence numbers.
 #[derive(Debug)]
@@ -37,11 +34,37 @@ impl Partition {
         self.due || self.records.len() >= MAX_RECORDS
     }
 
-    /// The records of the next batch. With the last of them the partition is no longer due.
-    fn take_records(&mut self) -> Vec<FlowRecord> {
-        let taken = self.records.drain(..self.records.len().min(MAX_RECORDS)).collect();
-        self.due &= !self.records.is_empty();
-        taken
+    /// What goes into the next batch: from the front, as long as it is near enough in time. With the
+    /// last of it the partition is no longer due.
+    fn take(&mut self) -> (Vec<Coverage>, Vec<FlowRecord>) {
+        let mut span = Span::default();
+        let near = self.reports.iter().take_while(|report| span.takes(report.interval)).count();
+        let reports = self.reports.drain(..near).collect();
+        let records = self.records.iter().take(MAX_RECORDS);
+        let near = records.take_while(|record| span.takes(record.interval)).count();
+        let records = self.records.drain(..near).collect();
+        self.due &= !(self.records.is_empty() && self.reports.is_empty());
+        (reports, records)
+    }
+}
+
+/// The intervals of a batch: a file may jump from one year to another, a batch may not.
+#[derive(Debug, Default)]
+struct Span {
+    bounds: Option<(u64, u64)>,
+}
+
+impl Span {
+    /// Whether an interval can be in the batch too. The first always can.
+    fn takes(&mut self, interval: Interval) -> bool {
+        let start_s = interval.start_s();
+        let (earliest, latest) = self.bounds.unwrap_or((start_s, start_s));
+        let bounds = (earliest.min(start_s), latest.max(start_s));
+        let near = bounds.1 - bounds.0 <= MAX_SPAN_S;
+        if near {
+            self.bounds = Some(bounds);
+        }
+        near
     }
 }
 
@@ -61,9 +84,13 @@ impl Batcher {
         }
     }
 
-    /// Ends an interval: every partition is due a batch with the report, maybe without records.
-    pub fn end_interval(&mut self, report: Coverage, announced_addresses: Vec<IpAddr>) {
-        self.announced_addresses = announced_addresses;
+    /// Ends an interval: every partition is due a batch with the report, maybe without records. Of
+    /// the reports for a partition whose batches cannot leave, the oldest go past the cap: that a
+    /// report is missing says that something was wrong. Returns how many addresses are too many.
+    pub fn end_interval(&mut self, report: Coverage, mut announced: Vec<IpAddr>) -> u64 {
+        let refused = announced.len().saturating_sub(MAX_ANNOUNCED_ADDRESSES);
+        announced.truncate(MAX_ANNOUNCED_ADDRESSES);
+        self.announced_addresses = announced;
         for partition in &mut self.partitions {
             if partition.reports.len() == MAX_REPORTS {
                 partition.reports.remove(0);
@@ -71,6 +98,7 @@ impl Batcher {
             partition.reports.push(report);
             partition.due = true;
         }
+        refused as u64
     }
 
     /// Whether [`Batcher::pop`] would give a batch.
@@ -84,14 +112,15 @@ impl Batcher {
         let partition = self.partitions.get_mut(index)?;
         let sequence = partition.sequence;
         partition.sequence += 1;
+        let (coverage, records) = partition.take();
         Some(FlowBatch {
             agent: self.identity.agent.clone(),
             node: self.identity.node.clone(),
             agent_start_us: self.agent_start_us,
             partition: index as u32,
             sequence,
-            records: partition.take_records(),
-            coverage: std::mem::take(&mut partition.reports),
+            records,
+            coverage,
             announced_addresses: self.announced_addresses.clone(),
         })
     }
@@ -102,7 +131,10 @@ impl Batcher {
         let mut records = 0;
         for partition in &mut self.partitions {
             while partition.is_due() {
-                records += partition.take_records().len() as u64;
+                let given_up = partition.records.len().min(MAX_RECORDS);
+                partition.records.drain(..given_up);
+                partition.due &= !partition.records.is_empty();
+                records += given_up as u64;
             }
         }
         records
@@ -113,7 +145,7 @@ impl Batcher {
 mod tests {
     use std::sync::Arc;
 
-    use flowtrail_schema::interval::{Interval, IntervalLength};
+    use flowtrail_schema::interval::IntervalLength;
     use flowtrail_schema::{
         Closed, Counters, Detail, Endpoint, IdKind, Interface, InterfaceKind, Measure, Reporter,
     };
@@ -264,6 +296,32 @@ mod tests {
         assert_eq!(batcher.pop().unwrap().records.len(), MAX_RECORDS);
         batcher.push(record(1, IdKind::Complete, 0));
         assert!(batcher.pop().is_none());
+    }
+
+    #[test]
+    fn what_is_days_apart_is_in_batches_of_its_own() {
+        let mut batcher = batcher(1);
+        let day = |n: u64| IntervalLength::default().interval_at(n * 86_400_000_000);
+        for start in [day(20_000), day(20_008), day(19_000), day(20_001)] {
+            let record = FlowRecord { interval: start, ..record(1, IdKind::Complete, 0) };
+            batcher.push(record);
+        }
+        batcher.end_interval(report(day(20_008)), Vec::new());
+        let batches: Vec<_> = std::iter::from_fn(|| batcher.pop()).collect();
+        let days = |batch: &FlowBatch| -> Vec<u64> {
+            batch.records.iter().map(|record| record.interval.start_s() / 86_400).collect()
+        };
+        let all: Vec<_> = batches.iter().map(|batch| (batch.coverage.len(), days(batch))).collect();
+        assert_eq!(all, [(1, vec![20_000, 20_008]), (0, vec![19_000]), (0, vec![20_001])]);
+        assert!(!batcher.is_due());
+    }
+
+    #[test]
+    fn more_addresses_than_a_batch_may_announce_are_refused_and_counted() {
+        let mut batcher = batcher(1);
+        let addresses = vec![[10, 0, 0, 1].into(); MAX_ANNOUNCED_ADDRESSES + 7];
+        assert_eq!(batcher.end_interval(report(interval()), addresses), 7);
+        assert_eq!(batcher.pop().unwrap().announced_addresses.len(), MAX_ANNOUNCED_ADDRESSES);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use flowtrail_schema::batch::MAX_NAME_BYTES;
 use flowtrail_schema::interval::IntervalLength;
 use flowtrail_service::config::duration;
 use regex::Regex;
@@ -133,6 +134,9 @@ fn name_of(text: &str) -> Option<String> {
 }
 
 fn name(text: &str) -> Result<String, String> {
+    if text.len() > MAX_NAME_BYTES {
+        return Err(format!("a name is {MAX_NAME_BYTES} bytes at most"));
+    }
     name_of(text).ok_or_else(|| "a name cannot be empty".to_owned())
 }
 

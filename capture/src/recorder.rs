@@ -215,7 +215,10 @@ impl Recorder {
             let records = report.records_dropped;
             warn!(records, "dropped records: the output does not keep up or does not answer");
         }
-        self.batcher.end_interval(report, self.table.announced_addresses());
+        let refused = self.batcher.end_interval(report, self.table.announced_addresses());
+        if refused > 0 {
+            warn!(refused, "more client addresses than one agent can announce");
+        }
     }
 
     fn send(&mut self) -> Result<(), OutputGone> {

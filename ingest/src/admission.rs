@@ -1,23 +1,12 @@
 //! From a message to the batch that may pass: what breaks the contract, or would be too much for one
 //! insert or for memory, is rejected with its reason, and all else of the batch is kept. Pure.
 
-use flowtrail_schema::batch::MAX_RECORDS;
+use flowtrail_schema::batch::{
+    MAX_ANNOUNCED_ADDRESSES, MAX_NAME_BYTES, MAX_RECORDS, MAX_REPORTS, MAX_SPAN_S,
+};
 use flowtrail_schema::interval::Interval;
 use flowtrail_schema::wire::{DecodeError, decode};
 use flowtrail_schema::{Coverage, FlowBatch};
-
-use crate::chunk::MAX_SPAN_S;
-
-/// Bytes of an agent's, node's or interface's name, at most: Kubernetes' limit for a node's (RFC 1123).
-/// Every row repeats them.
-const MAX_NAME_BYTES: usize = 253;
-
-/// Reports in a batch, at most. An agent keeps 360 (an hour of 10 s) for a partition it cannot reach.
-const MAX_REPORTS: usize = 400;
-
-/// Addresses announced in a batch, at most: an agent announces a handful for each interface, and no
-/// node has a thousand of these. Every report's row repeats them.
-const MAX_ANNOUNCED: usize = 10_000;
 
 /// Decodes a message. Without a batch the one reason is the message's; with one, they are of records
 /// and reports that were taken out of it. The reasons are words of a bounded number: `deliveries`
@@ -47,7 +36,7 @@ fn too_much(batch: &FlowBatch, records: usize) -> Option<&'static str> {
         Some("too many records")
     } else if batch.coverage.len() > MAX_REPORTS {
         Some("too many reports")
-    } else if batch.announced_addresses.len() > MAX_ANNOUNCED {
+    } else if batch.announced_addresses.len() > MAX_ANNOUNCED_ADDRESSES {
         Some("too many announced addresses")
     } else if names.any(|name| name.len() > MAX_NAME_BYTES) {
         Some("a name that is too long")
@@ -115,7 +104,7 @@ mod tests {
 
     #[test]
     fn what_an_agent_never_sends_is_rejected_before_it_is_multiplied() {
-        let addresses = vec![[10, 0, 0, 1].into(); MAX_ANNOUNCED];
+        let addresses = vec![[10, 0, 0, 1].into(); MAX_ANNOUNCED_ADDRESSES];
         let largest = FlowBatch {
             agent: "a".repeat(MAX_NAME_BYTES).into(),
             coverage: vec![report(20_000); MAX_REPORTS],

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use flowtrail_schema::batch::MAX_SPAN_S;
 use flowtrail_schema::interval::Interval;
 use flowtrail_schema::row::DeliveryRow;
 use flowtrail_schema::{Coverage, FlowBatch, FlowRecord};
@@ -12,10 +13,6 @@ use flowtrail_schema::{Coverage, FlowBatch, FlowRecord};
 use crate::admission::intervals;
 use crate::row::{micros, seconds};
 use crate::source::Envelope;
-
-/// Days that the rows of a chunk may span, at most, as each day is a table partition of its own.
-/// A message that would go beyond begins another chunk.
-pub(crate) const MAX_SPAN_S: u64 = 8 * 86_400;
 
 /// Messages in a chunk, at most: `deliveries` lists them all in one row. One more begins another.
 const MAX_MESSAGES: u64 = 10_000;

@@ -10,6 +10,22 @@ use crate::record::FlowRecord;
 /// message limit of 1 MiB.
 pub const MAX_RECORDS: usize = 1_000;
 
+/// Reports at most in one batch: an hour of 10 s intervals, which is what an agent keeps for a
+/// partition that it cannot reach. Their rows repeat the announced addresses.
+pub const MAX_REPORTS: usize = 360;
+
+/// Addresses announced at most in one batch: an agent announces a handful for each interface, and no
+/// node has a thousand of these.
+pub const MAX_ANNOUNCED_ADDRESSES: usize = 10_000;
+
+/// Bytes at most of an agent's, node's or interface's name: Kubernetes' limit for a node's (RFC 1123).
+/// Every row repeats them.
+pub const MAX_NAME_BYTES: usize = 253;
+
+/// Seconds at most between the earliest and the latest interval of one batch, and of one insert: each
+/// day is a table partition of its own, and ClickHouse refuses a block of more than 100.
+pub const MAX_SPAN_S: u64 = 8 * 86_400;
+
 /// What one agent says to one partition: records, its reports, and the addresses it announces.
 ///
 /// Every agent sends a batch to every partition in every interval, so that silence means something.

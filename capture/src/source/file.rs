@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
+use flowtrail_schema::batch::MAX_NAME_BYTES;
 use flowtrail_schema::{Interface, InterfaceKind};
 use flowtrail_service::admin::ReadinessPart;
 use tokio_util::sync::CancellationToken;
@@ -51,7 +52,8 @@ impl File {
         stop: &CancellationToken,
     ) -> Result<Summary, CaptureError> {
         let name = self.path.file_name().unwrap_or(self.path.as_os_str());
-        let name = name.to_string_lossy().into_owned();
+        let mut name = name.to_string_lossy().into_owned();
+        name.truncate(name.floor_char_boundary(MAX_NAME_BYTES));
         let point = recorder.add_point(Arc::new(Interface { name, kind: InterfaceKind::Other }));
         ready.set(true);
         let mut read = Ok(());
