@@ -5,13 +5,11 @@
 //!     time ─ interval over, timeouts (expiry) ─ choose among observations (primary) ─ record (records)
 //! ```
 
-use std::collections::HashSet;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use flowtrail_schema::interval::{Interval, IntervalLength};
-use flowtrail_schema::{FlowRecord, Interface, InterfaceKind};
+use flowtrail_schema::{Endpoint, FlowRecord};
 
 use crate::packet::Segment;
 
@@ -22,10 +20,12 @@ mod flow;
 mod handshake;
 mod key;
 mod listeners;
+mod observations;
 mod points;
-mod primary;
 mod records;
 mod sequence;
+mod shared;
+mod slab;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -33,13 +33,15 @@ mod tombstones;
 
 pub use expiry::{LINGER, REMEMBERED, UNANSWERED_AFTER};
 pub use points::PointId;
+pub use shared::Shared;
 
+use expiry::Cut;
+use flow::Aside;
 use handshake::Verdict;
 use key::FlowKey;
-use listeners::Listeners;
-use points::Points;
-use primary::Registry;
-use slots::{Slot, Slots};
+use observations::ObservationId;
+use slab::Slot;
+use slots::Slots;
 use tombstones::Tombstones;
 
 /// How long after its end an interval is cut: by then what happened in it was seen at every interface,
@@ -92,82 +94,67 @@ pub struct FlowTableStats {
     /// Closed flows forgotten early because the table was full: what comes late for them is counted
     /// as a new connection.
     pub forgotten: u64,
-    /// Connections whose id was in use by another tuple on the same interface.
-    pub id_conflicts: u64,
     /// Connections kept in mind in case they come back.
     pub tombstones: usize,
     /// Tombstones forgotten because there were too many.
     pub tombstones_forgotten: u64,
     /// Records that left before their interval's cut because too many waited.
     pub undecided_early: u64,
-    /// Client addresses not announced because their interface has too many.
-    pub addresses_refused: u64,
     /// Packets of an interface that is not (or no longer) watched: they are in no record.
     pub unknown_point: u64,
 }
 
-/// The connections that an agent sees, and what each does in each interval.
+/// Whether a local and a remote end are those of a socket of this node; none if nobody can tell.
+pub type OwnsSocket = Box<dyn FnMut(Endpoint, Endpoint) -> Option<bool> + Send>;
+
+/// The connections that a worker sees, and what each does in each interval.
 pub struct FlowTable {
     config: FlowTableConfig,
+    shared: Shared,
     slots: Slots,
-    registry: Registry,
-    points: Points,
-    node_addresses: HashSet<IpAddr>,
-    listeners: Listeners,
+    /// What few flows have.
+    asides: HashMap<Slot, Aside>,
     tombstones: Tombstones,
-    /// The first interval that is not cut; none before time has begun.
+    owns_socket: Option<OwnsSocket>,
+    /// The first interval whose cut has not begun, none before time has begun; and when it is due.
     next_cut: Option<Interval>,
+    cut_due_us: u64,
+    /// The cut under way.
+    cut: Option<Cut>,
     /// Flows that count something, and some that no longer do.
     dirty: Vec<Slot>,
     /// Records whose flow's choice is not made.
-    undecided: Vec<(Slot, FlowRecord)>,
+    undecided: VecDeque<(ObservationId, FlowRecord)>,
     /// Records on their way out; [`advance`](Self::advance) takes them.
     ready: Vec<FlowRecord>,
     stats: FlowTableStats,
 }
 
 impl FlowTable {
-    /// An empty table.
-    pub fn new(config: FlowTableConfig) -> Self {
+    /// An empty table, one of those that share observation points. Each connection's packets at one
+    /// interface must all come to the same.
+    pub fn new(config: FlowTableConfig, shared: Shared) -> Self {
         Self {
             config,
+            shared,
             slots: Slots::new(),
-            registry: Registry::default(),
-            points: Points::default(),
-            node_addresses: HashSet::new(),
-            listeners: Listeners::default(),
+            asides: HashMap::new(),
             tombstones: Tombstones::default(),
+            owns_socket: None,
             next_cut: None,
+            cut_due_us: 0,
+            cut: None,
             dirty: Vec::new(),
-            undecided: Vec::new(),
+            undecided: VecDeque::new(),
             ready: Vec::new(),
             stats: FlowTableStats::default(),
         }
     }
 
-    /// Adds an observation point.
-    pub fn add_point(&mut self, interface: Arc<Interface>) -> PointId {
-        self.points.add(interface)
-    }
-
-    /// Removes an observation point. Its connections are not closed by that; they idle out. What other
-    /// points still see of those it was the primary observation of counts in no edge: the choice is for
-    /// life, and packets that never got here were not the connection's.
-    pub fn remove_point(&mut self, point: PointId) {
-        self.points.remove(point);
-    }
-
-    /// Sets the node's own addresses, which tell what of an uplink's connections is the node's.
-    pub fn set_node_addresses(&mut self, addresses: HashSet<IpAddr>) {
-        self.node_addresses = addresses;
-        self.points.retain_addresses(|interface, address| {
-            interface.kind != InterfaceKind::Uplink || self.node_addresses.contains(address)
-        });
-    }
-
-    /// The addresses whose client side this agent observes, in order.
-    pub fn announced_addresses(&self) -> Vec<IpAddr> {
-        self.points.addresses()
+    /// Lets the table ask whose socket it is that an uplink's connection, joined midstream, leads to.
+    /// Asked once for each.
+    pub fn ask_sockets(&mut self, owns_socket: OwnsSocket) {
+        self.owns_socket = Some(owns_socket);
     }
 
     /// Flows in the table, also closed ones that linger.
@@ -178,11 +165,6 @@ impl FlowTable {
     /// Whether there is no flow.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Connections closed because the table was full, since it was made.
-    pub fn evicted(&self) -> u64 {
-        self.stats.evicted
     }
 
     /// What the table holds and gave up.
@@ -201,39 +183,52 @@ impl FlowTable {
     /// Records that this makes wait in the table for the next [`advance`](Self::advance).
     pub fn packet(&mut self, point: PointId, origin: Origin, time_us: u64, segment: &Segment) {
         let time_us = time_us.min(LATEST_US);
-        if !self.points.is_watched(point) {
-            self.stats.unknown_point += 1;
-            return;
-        }
-        self.pass_time(time_us);
+        self.reach(time_us);
         let (key, sender) = FlowKey::of(point, segment);
         let slot = match self.find(&key, time_us) {
-            None => self.begin(key, sender, segment, time_us),
-            Some(slot) => match self.slots[slot].verdict(sender, segment) {
-                Verdict::Same => slot,
+            None => self.begin(key, sender, origin, segment, time_us),
+            Some(slot) => match self.verdict(slot, sender, segment) {
+                Verdict::Same => Some(slot),
                 Verdict::Another => {
                     self.supersede(slot, time_us);
-                    self.begin(key, sender, segment, time_us)
+                    self.begin(key, sender, origin, segment, time_us)
                 }
                 Verdict::Answers(challenger) => {
                     self.supersede(slot, time_us);
-                    self.begin_syn(key, challenger, time_us)
+                    self.begin_syn(key, sender, origin, challenger, time_us)
                 }
             },
         };
-        self.count(slot, sender, origin, segment, time_us);
+        if let Some(slot) = slot {
+            self.count(slot, sender, segment, time_us);
+        }
+    }
+
+    fn verdict(&self, slot: Slot, sender: key::End, segment: &Segment) -> Verdict {
+        let flow = &self.slots[slot];
+        let aside = if flow.has_aside { self.asides.get(&slot) } else { None };
+        flow.verdict(sender, segment, aside.and_then(|aside| aside.challenger))
     }
 
     /// Lets time pass until `now_us` (microseconds since the epoch) and takes the records that are
     /// due: of every interval that ended [`CUT_DELAY_US`] ago, and some earlier.
     ///
-    /// To be called several times in an interval, for records wait here without a bound. After a hole
-    /// in time there may be many minutes of heartbeats: false if it stopped after an interval that had
-    /// some, to be called again.
+    /// To be called several times in an interval, for records wait here without a bound. What is due
+    /// comes in pieces of some thousand records, and no more than an interval at once: false if there is
+    /// more, to be called again. Packets may come in between.
     pub fn advance(&mut self, now_us: u64, out: &mut Vec<FlowRecord>) -> bool {
-        let is_done = self.pass_time_until(now_us.min(LATEST_US), |table| !table.ready.is_empty());
-        out.append(&mut self.ready);
-        is_done
+        let now_us = now_us.min(LATEST_US);
+        loop {
+            if self.cut.is_none() {
+                self.begin_due(now_us);
+            }
+            self.go_on();
+            let is_done = self.cut.is_none() && self.cut_due_us > now_us;
+            if is_done || !self.ready.is_empty() {
+                out.append(&mut self.ready);
+                return is_done;
+            }
+        }
     }
 
     /// Takes everything that was counted until `now_us`, as at the end of a file or of the process.

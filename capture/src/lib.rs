@@ -14,6 +14,7 @@ mod recorder;
 mod reports;
 pub mod ring;
 mod source;
+mod worker;
 
 pub use config::Config;
 pub use error::CaptureError;

@@ -116,17 +116,23 @@ impl CaptureMetrics {
         these
     }
 
-    /// Takes over what the flow table counts itself.
-    pub(crate) fn set_table(&self, stats: &FlowTableStats) {
-        self.flows.set(stats.flows as i64);
-        self.tombstones.set(stats.tombstones as i64);
+    /// Takes over what the workers' flow tables count themselves, and what they share: id conflicts, and
+    /// addresses refused.
+    pub(crate) fn set_tables(
+        &self,
+        tables: &[FlowTableStats],
+        (id_conflicts, addresses_refused): (u64, u64),
+    ) {
+        let sum = |of: fn(&FlowTableStats) -> u64| tables.iter().map(of).sum::<u64>();
+        self.flows.set(sum(|table| table.flows as u64) as i64);
+        self.tombstones.set(sum(|table| table.tombstones as u64) as i64);
         for (counter, count) in [
-            (&self.flows_evicted, stats.evicted),
-            (&self.flows_forgotten, stats.forgotten),
-            (&self.id_conflicts, stats.id_conflicts),
-            (&self.tombstones_forgotten, stats.tombstones_forgotten),
-            (&self.records_undecided, stats.undecided_early),
-            (&self.addresses_refused, stats.addresses_refused),
+            (&self.flows_evicted, sum(|table| table.evicted)),
+            (&self.flows_forgotten, sum(|table| table.forgotten)),
+            (&self.tombstones_forgotten, sum(|table| table.tombstones_forgotten)),
+            (&self.records_undecided, sum(|table| table.undecided_early)),
+            (&self.id_conflicts, id_conflicts),
+            (&self.addresses_refused, addresses_refused),
         ] {
             counter.inner().store(count, Ordering::Relaxed);
         }

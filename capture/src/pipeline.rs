@@ -1,10 +1,12 @@
 //! The agent: packets → flows → records → batches → output.
 //!
 //! ```text
-//!  Source (ring or file)      its own thread          tokio
-//!    └ Packet → FlowTable → FlowRecord → Batcher ══ queue ══ Output (Kafka, json, …)
+//!  ring or file ─ worker: Packet → FlowTable → FlowRecord ┐
+//!  ring ─────── worker: Packet → FlowTable → FlowRecord ┼═► recorder: Reports, Batcher ═► Output
+//!        a thread each                                  ┘        a thread              tokio
 //! ```
 
+use std::thread;
 use std::time::Duration;
 
 use flowtrail_schema::FlowBatch;
@@ -19,12 +21,20 @@ use tracing::{debug, info};
 use crate::batcher::Batcher;
 use crate::config::{Config, Identity};
 use crate::error::CaptureError;
-use crate::flow_table::{CUT_DELAY_US, FlowTable, FlowTableConfig};
+use crate::flow_table::{CUT_DELAY_US, FlowTable, FlowTableConfig, Shared};
 use crate::metrics::CaptureMetrics;
 use crate::output::{Output, OutputError};
 use crate::recorder::{Queue, Recorder, Summary};
 use crate::reports::Reports;
-use crate::source::{File, Live, Source, wall_clock_us};
+use crate::source::{File, Live, wall_clock_us};
+use crate::worker::{Progress, Worker};
+
+/// What workers tell that may wait for the recorder, with some thousand records each. The recorder never
+/// waits live, so this is for bursts.
+const PROGRESS: usize = 4;
+
+/// How often a live worker tells how far it has come: metrics and reports follow it.
+const TELL_EVERY: Duration = Duration::from_millis(100);
 
 /// Batches between the capture thread and the output: with full ones about 40 MB. At least two
 /// intervals' worth of small ones fit, however many partitions there are.
@@ -76,70 +86,131 @@ impl Agent {
             return Ok(Summary::default());
         };
         let (sender, batches) = mpsc::channel(QUEUE_BATCHES.max(2 * partitions as usize));
-        let recorder = self.recorder(&source, sender, partitions);
 
         let stop = shutdown.child_token();
-        let read = spawn(source, recorder, ready.clone(), stop.clone())?;
+        let recorded = self.start(source, sender, partitions, &ready, &stop)?;
         let published = publish(&self.output, batches, &shutdown).await;
         // If the output failed, nothing is read for it any more.
         stop.cancel();
-        let read = read.await.map_err(|_| CaptureError::Stopped)?;
+        let recorded = recorded.finished().await;
         ready.set(false);
         match published {
             Err(OutputError::Closed) => debug!("nobody reads the output any more"),
             published => published?,
         }
-        read
+        recorded
     }
 
-    fn recorder(
+    /// Starts the workers and the recorder, each on its thread.
+    fn start(
         &self,
-        source: &Source,
+        source: Source,
         sender: mpsc::Sender<FlowBatch>,
         partitions: u32,
-    ) -> Recorder {
-        let interval = self.config.interval;
-        let table = FlowTable::new(FlowTableConfig {
-            interval,
-            idle_timeout: self.config.idle_timeout,
-            max_flows: self.config.max_flows,
-        });
+        ready: &ReadinessPart,
+        stop: &CancellationToken,
+    ) -> Result<Running, CaptureError> {
+        let shared = Shared::default();
+        let (progress, told) = mpsc::channel(PROGRESS);
+        let mut workers = Vec::new();
         // A live agent's place in the spread; a file has nobody to share Kafka with.
         let (queue, spread_ms) = match source {
-            Source::Live(_) => {
-                (Queue::Dropping(sender), coverage_partition(&self.identity.agent, SPREAD_MS))
+            Source::Live(live) => {
+                let readers = live.start(&shared)?;
+                for (number, reader) in readers.into_iter().enumerate() {
+                    let worker = self.worker(number, &shared, TELL_EVERY, progress.clone());
+                    let stop = stop.clone();
+                    let read = move || {
+                        // One that fails ends all: the agent would be blind in part.
+                        let failed = stop.clone().drop_guard();
+                        reader.read(worker, &stop).inspect(|()| drop(failed.disarm()))
+                    };
+                    workers.push(spawn("worker", read)?);
+                }
+                let spread_ms = coverage_partition(&self.identity.agent, SPREAD_MS);
+                (Queue::Dropping(sender), spread_ms)
             }
-            Source::File(_) => (Queue::Waiting(sender), 0),
+            Source::File(file) => {
+                let every = Duration::from_micros(self.config.interval.us());
+                let worker = self.worker(0, &shared, every, progress.clone());
+                let (shared, stop) = (shared.clone(), stop.clone());
+                workers.push(spawn("worker", move || file.read(&shared, worker, &stop))?);
+                (Queue::Waiting(sender), 0)
+            }
         };
-        Recorder::new(
-            table,
-            Reports::new(interval, CUT_DELAY_US + u64::from(spread_ms) * 1_000),
+        let recorder = Recorder::new(
+            workers.len(),
+            shared,
+            Reports::new(self.config.interval, CUT_DELAY_US + u64::from(spread_ms) * 1_000),
             Batcher::new(self.identity.clone(), wall_clock_us(), partitions),
             queue,
             self.metrics.clone(),
-        )
+        );
+        let recorder = spawn("recorder", move || recorder.run(told))?;
+        ready.set(true);
+        Ok(Running { workers, recorder })
+    }
+
+    fn worker(
+        &self,
+        number: usize,
+        shared: &Shared,
+        tell_every: Duration,
+        progress: mpsc::Sender<Progress>,
+    ) -> Worker {
+        let interval = self.config.interval;
+        let table = FlowTableConfig {
+            interval,
+            idle_timeout: self.config.idle_timeout,
+            max_flows: self.config.max_flows,
+        };
+        let table = FlowTable::new(table, shared.clone());
+        let every_us = tell_every.as_micros() as u64;
+        let packets = self.metrics.packets.clone();
+        Worker::new(number, table, interval, every_us, packets, progress)
     }
 }
 
-/// Starts the reading thread. Its result comes when it ends.
-fn spawn(
-    source: Source,
-    recorder: Recorder,
-    ready: ReadinessPart,
-    stop: CancellationToken,
-) -> Result<oneshot::Receiver<Result<Summary, CaptureError>>, CaptureError> {
+/// What an agent reads.
+enum Source {
+    Live(Live),
+    File(File),
+}
+
+/// The threads of an agent, by what they end with.
+struct Running {
+    workers: Vec<oneshot::Receiver<Result<(), CaptureError>>>,
+    recorder: oneshot::Receiver<Summary>,
+}
+
+impl Running {
+    /// Waits until all have ended. What was recorded is in the summary, even if reading failed.
+    async fn finished(self) -> Result<Summary, CaptureError> {
+        let mut read = Ok(());
+        for worker in self.workers {
+            read = read.and(worker.await.unwrap_or(Err(CaptureError::Stopped)));
+        }
+        let recorded = self.recorder.await.map_err(|_| CaptureError::Stopped)?;
+        if let Err(CaptureError::BrokenFile { summary, .. }) = &mut read {
+            *summary = Box::new(recorded.clone());
+        }
+        read?;
+        let Summary { packets, skipped, dropped, records, records_dropped, .. } = &recorded;
+        info!(packets, ?skipped, dropped, records, records_dropped, "capture ended");
+        Ok(recorded)
+    }
+}
+
+/// Starts a thread. Its result comes when it ends.
+fn spawn<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<oneshot::Receiver<T>, CaptureError> {
     let (sender, result) = oneshot::channel();
-    std::thread::Builder::new()
-        .name("capture".to_owned())
-        .spawn(move || {
-            let read = source.read(recorder, &ready, &stop);
-            if let Ok(summary) = &read {
-                let Summary { packets, skipped, dropped, records, records_dropped, .. } = summary;
-                info!(packets, ?skipped, dropped, records, records_dropped, "capture ended");
-            }
-            // The agent may have been dropped meanwhile.
-            let _ = sender.send(read);
-        })
+    thread::Builder::new()
+        .name(name.to_owned())
+        // The agent may have been dropped meanwhile.
+        .spawn(move || drop(sender.send(run())))
         .map_err(|source| CaptureError::Thread { source })?;
     Ok(result)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use flowtrail_schema::interval::Interval;
 
 use super::flow::{Phase, Reason};
-use super::slots::Slot;
+use super::slab::Slot;
 use super::{CUT_DELAY_US, FlowTable};
 
 /// No answer so long after the last SYN, and the attempt has failed.
@@ -18,64 +18,130 @@ pub const REMEMBERED: Duration = Duration::from_secs(130);
 /// How long a closed flow absorbs late packets: TIME-WAIT of Linux.
 pub const LINGER: Duration = Duration::from_secs(60);
 
+/// Records that one call of [`FlowTable::advance`] gives about, some 1.4 MB: what a cut of a million
+/// flows brings leaves in pieces, so that packets do not wait for it, nor memory grow.
+const PIECE: usize = 4_096;
+
+/// Flows looked at for their heartbeat in one call, for the same reason.
+const LOOKED_AT: u32 = 65_536;
+
+/// An interval that is being cut. Packets may come in between.
+pub(super) struct Cut {
+    pub(super) interval: Interval,
+    step: Step,
+}
+
+enum Step {
+    /// Open flows from this place on may owe a heartbeat.
+    Heartbeats(Slot),
+    /// What the interval holds of these flows leaves, the last first.
+    Records(Vec<Slot>),
+}
+
 impl FlowTable {
-    /// Cuts every interval that has been over for long enough.
-    pub(super) fn pass_time(&mut self, now_us: u64) {
-        self.pass_time_until(now_us, |_| false);
+    /// Lets time come so far. When an interval has been over for long enough its cut begins; one that was
+    /// under way is finished before.
+    pub(super) fn reach(&mut self, now_us: u64) {
+        while self.cut_due_us <= now_us {
+            self.finish_cut();
+            self.begin_due(now_us);
+        }
     }
 
-    /// The same, but no further than an interval after which it is `enough`. False if that was so.
-    pub(super) fn pass_time_until(&mut self, now_us: u64, enough: impl Fn(&Self) -> bool) -> bool {
+    /// Begins the cut of the next interval, if it is due: what timed out until its end closes, and what
+    /// waited for the choice leaves.
+    pub(super) fn begin_due(&mut self, now_us: u64) {
         let length = self.config.interval;
-        let mut next = *self.next_cut.get_or_insert_with(|| length.interval_at(now_us));
-        while next.end_us() + CUT_DELAY_US <= now_us {
-            self.cut(next, next.end_us());
-            next = next.next();
-            if self.slots.is_empty() {
-                next = next.max(length.interval_at(now_us.saturating_sub(CUT_DELAY_US)));
-            }
-            self.next_cut = Some(next);
-            if enough(self) {
-                return false;
-            }
+        let Some(interval) = self.next_cut else {
+            return self.set_next_cut(length.interval_at(now_us));
+        };
+        if self.cut_due_us > now_us {
+            return;
         }
-        true
+        self.expire_before(interval.end_us());
+        self.settle(Some(interval));
+        self.cut = Some(Cut { interval, step: Step::Heartbeats(0) });
+        self.set_next_cut(interval.next());
+        if self.slots.is_empty() && self.undecided.is_empty() {
+            // Nothing can happen in a hole.
+            self.finish_cut();
+            let resumed = length.interval_at(now_us.saturating_sub(CUT_DELAY_US));
+            self.set_next_cut(interval.next().max(resumed));
+        }
+    }
+
+    /// Goes on with the cut under way, as far as one call goes.
+    pub(super) fn go_on(&mut self) {
+        while self.ready.len() < PIECE
+            && let Some(cut) = self.cut.take()
+        {
+            self.cut = self.step(cut);
+        }
+    }
+
+    fn set_next_cut(&mut self, interval: Interval) {
+        self.next_cut = Some(interval);
+        self.cut_due_us = interval.end_us() + CUT_DELAY_US;
+    }
+
+    fn finish_cut(&mut self) {
+        while let Some(cut) = self.cut.take() {
+            self.cut = self.step(cut);
+        }
+    }
+
+    /// One step of a cut, and what is left to do.
+    fn step(&mut self, Cut { interval, step }: Cut) -> Option<Cut> {
+        let step = match step {
+            Step::Heartbeats(from)
+                if interval.starts_minute() && from < self.slots.places().end =>
+            {
+                let until = self.slots.places().end.min(from + LOOKED_AT);
+                // While it is being cut, the interval is told to those flows that go on.
+                (from..until).for_each(|slot| self.heartbeat(slot, interval));
+                Step::Heartbeats(until)
+            }
+            Step::Heartbeats(_) => {
+                let mut slots = std::mem::take(&mut self.dirty);
+                slots.reverse();
+                Step::Records(slots)
+            }
+            Step::Records(mut slots) => {
+                while let Some(slot) = slots.pop() {
+                    if self.slots[slot].delta.is_until(interval) {
+                        self.flush_decided(slot);
+                    } else if self.slots[slot].delta.has_begun() {
+                        self.dirty.push(slot);
+                    }
+                    if self.ready.len() >= PIECE {
+                        break;
+                    }
+                }
+                if slots.is_empty() {
+                    // What packets that came in between made of the interval.
+                    self.settle(Some(interval));
+                    return None;
+                }
+                Step::Records(slots)
+            }
+        };
+        Some(Cut { interval, step })
     }
 
     /// Cuts every interval that has begun, and takes what was counted for later ones too.
     pub(super) fn finish_intervals(&mut self, now_us: u64) {
-        self.pass_time(now_us);
+        self.reach(now_us);
+        self.finish_cut();
         while let Some(next) = self.next_cut.filter(|next| next.start_us() <= now_us) {
-            self.cut(next, next.end_us().min(now_us.saturating_add(1)));
-            self.next_cut = Some(next.next());
+            self.expire_before(next.end_us().min(now_us.saturating_add(1)));
+            self.cut = Some(Cut { interval: next, step: Step::Heartbeats(0) });
+            self.finish_cut();
+            self.set_next_cut(next.next());
+        }
+        for slot in std::mem::take(&mut self.dirty) {
+            self.flush_decided(slot);
         }
         self.settle(None);
-        for slot in std::mem::take(&mut self.dirty) {
-            if self.slots[slot].delta.begun {
-                self.choose(slot);
-                self.flush(slot);
-            }
-        }
-    }
-
-    /// Cuts one interval: what timed out before `before_us` closes, then all that the interval holds
-    /// leaves.
-    fn cut(&mut self, interval: Interval, before_us: u64) {
-        self.expire_before(before_us);
-        if interval.starts_minute() {
-            for slot in self.slots.places() {
-                self.heartbeat(slot, interval);
-            }
-        }
-        self.settle(Some(interval));
-        for slot in std::mem::take(&mut self.dirty) {
-            if self.slots[slot].delta.is_until(interval) {
-                self.choose(slot);
-                self.flush(slot);
-            } else if self.slots[slot].delta.begun {
-                self.dirty.push(slot);
-            }
-        }
     }
 
     fn expire_before(&mut self, before_us: u64) {
@@ -109,7 +175,7 @@ impl FlowTable {
             Phase::Remembered => (flow.since_us, REMEMBERED.as_micros() as u64),
             Phase::Lingering => (flow.since_us, LINGER.as_micros() as u64),
             Phase::Open => (flow.last_seen_us, self.idle_timeout_us()),
-            Phase::Dead => (u64::MAX, 0),
+            Phase::Free => (u64::MAX, 0),
         };
         since_us.saturating_add(wait_us)
     }
@@ -124,11 +190,12 @@ impl FlowTable {
         match self.slots[slot].phase {
             Phase::HalfOpen => self.close(slot, Reason::Unanswered, deadline_us),
             Phase::Open => self.close(slot, Reason::Idle, deadline_us),
-            Phase::Remembered | Phase::Lingering | Phase::Dead => self.retire(slot),
+            Phase::Remembered | Phase::Lingering | Phase::Free => self.retire(slot),
         }
     }
 
-    /// Makes room for a flow: of closed ones if there are any, else of the one idle for longest.
+    /// Makes room for a flow: of a closed one if there is any, else of a half-open one, else of an open
+    /// one; of each, the one idle for longest.
     pub(super) fn evict(&mut self, now_us: u64) {
         let closed = self.slots.first(Phase::Remembered).or(self.slots.first(Phase::Lingering));
         if let Some(slot) = closed {
@@ -136,10 +203,8 @@ impl FlowTable {
             self.retire(slot);
             return;
         }
-        let oldest = [Phase::HalfOpen, Phase::Open]
-            .into_iter()
-            .filter_map(|phase| self.slots.first(phase))
-            .min_by_key(|slot| self.slots[*slot].last_seen_us);
+        // An attempt is less than a connection: whoever floods the table with SYNs displaces these.
+        let oldest = self.slots.first(Phase::HalfOpen).or(self.slots.first(Phase::Open));
         if let Some(slot) = oldest {
             self.stats.evicted += 1;
             self.close(slot, Reason::Evicted, now_us);

@@ -1,7 +1,8 @@
 //! What a packet means for the connection that has its tuple: how it opens, moves on and closes
 //! (RFC 9293, 3.5 and 3.6, seen from beside the path).
 
-use super::flow::{Flow, Phase, Reason, precedes};
+use super::delta::Taken;
+use super::flow::{Aside, Flow, Phase, Reason, precedes};
 use super::key::End;
 use crate::packet::Segment;
 
@@ -38,24 +39,30 @@ pub(super) struct Challenger {
     pub(super) time_us: u64,
 }
 
-/// What the next measure waits for, and since when (microseconds since the epoch).
+/// What the next measure waits for. The time it counts from is the flow's `since_us`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub(super) enum Mark {
     /// Nothing more to measure.
     Nothing,
     /// The client's ACK of the SYN-ACK.
-    SynAck(u64),
+    SynAck,
     /// The client's first payload.
     Handshake,
     /// The server's first payload.
-    Request(u64),
+    Request,
 }
 
 impl Flow {
     /// Whose packet it is, before anything is counted.
-    pub(super) fn verdict(&self, sender: End, segment: &Segment) -> Verdict {
+    pub(super) fn verdict(
+        &self,
+        sender: End,
+        segment: &Segment,
+        challenger: Option<Challenger>,
+    ) -> Verdict {
         let flags = segment.flags;
-        let known = |end: End, sequence| self.identity.isn[end].map(|isn| isn == sequence);
+        let known = |end: End, sequence| self.identity.isn(end).map(|isn| isn == sequence);
         let starts = flags.syn && !flags.ack && !flags.rst;
         let answers = flags.syn && flags.ack && !flags.rst;
         let acknowledged = segment.acknowledgment.wrapping_sub(1);
@@ -72,7 +79,7 @@ impl Flow {
             Phase::Lingering if answers && known(sender.other(), acknowledged) != Some(true) => {
                 Verdict::Another
             }
-            Phase::Open => match self.challenger {
+            Phase::Open => match challenger {
                 Some(challenger) if challenger.is_answered_by(sender, segment) => {
                     Verdict::Answers(challenger)
                 }
@@ -84,15 +91,29 @@ impl Flow {
 
     /// Moves the connection on by one of its packets. Phase and id are changed by the table, after
     /// what is returned.
-    pub(super) fn apply(&mut self, sender: End, segment: &Segment, time_us: u64) -> Effect {
+    pub(super) fn apply(
+        &mut self,
+        sender: End,
+        segment: &Segment,
+        time_us: u64,
+        aside: &mut Aside,
+    ) -> Effect {
         match self.phase {
-            Phase::HalfOpen | Phase::Remembered => self.apply_half_open(sender, segment, time_us),
-            Phase::Open => self.apply_open(sender, segment, time_us),
-            Phase::Lingering | Phase::Dead => Effect::Nothing,
+            Phase::HalfOpen | Phase::Remembered => {
+                self.apply_half_open(sender, segment, time_us, aside)
+            }
+            Phase::Open => self.apply_open(sender, segment, time_us, aside),
+            Phase::Lingering | Phase::Free => Effect::Nothing,
         }
     }
 
-    fn apply_half_open(&mut self, sender: End, segment: &Segment, time_us: u64) -> Effect {
+    fn apply_half_open(
+        &mut self,
+        sender: End,
+        segment: &Segment,
+        time_us: u64,
+        aside: &mut Aside,
+    ) -> Effect {
         let flags = segment.flags;
         let receiver = sender.other();
         let client = self.identity.client;
@@ -107,22 +128,22 @@ impl Flow {
             };
         }
         if flags.syn && !flags.ack {
-            if self.identity.isn[sender].is_some() {
+            if self.identity.isn(sender).is_some() {
                 self.since_us = self.since_us.max(time_us);
                 return Effect::SynAgain;
             }
-            self.identity.isn[sender] = Some(segment.sequence);
+            self.identity.set_isn(sender, segment.sequence);
             self.identity.client = End::Low;
             return Effect::Identified;
         }
         if flags.syn && acknowledges_syn {
-            self.identity.isn[sender] = Some(segment.sequence);
-            self.delta.syn_to_synack_us = Some(short_us(self.identity.start_us, time_us));
-            self.mark = Mark::SynAck(time_us);
+            self.identity.set_isn(sender, segment.sequence);
+            self.delta.syn_to_synack_us = short(self.identity.start_us, time_us);
+            self.mark = Mark::SynAck;
         } else if !flags.syn && flags.ack && sender == client && self.follows_syn(sender, segment) {
             // The answer passes elsewhere: this observation is one-sided.
-            if self.identity.isn[receiver].is_none() {
-                self.identity.isn[receiver] = Some(segment.acknowledgment.wrapping_sub(1));
+            if self.identity.isn(receiver).is_none() {
+                self.identity.set_isn(receiver, segment.acknowledgment.wrapping_sub(1));
             }
             self.mark = Mark::Handshake;
         } else {
@@ -130,15 +151,15 @@ impl Flow {
         }
         self.since_us = time_us;
         self.established = true;
-        self.move_marks(sender, segment, time_us);
+        self.move_marks(sender, segment, time_us, aside);
         Effect::Answered
     }
 
     /// Whether an acknowledgment is of an end's SYN, or of payload that it sent with that (RFC 7413).
     fn has_sent(&self, end: End, acknowledgment: u32) -> bool {
-        self.identity.isn[end].is_some_and(|isn| {
+        self.identity.isn(end).is_some_and(|isn| {
             let first = isn.wrapping_add(1);
-            let next = self.sequence[end].next().unwrap_or(first);
+            let next = self.next_sequence(end).unwrap_or(first);
             !precedes(acknowledgment, first) && !precedes(next, acknowledgment)
         })
     }
@@ -146,10 +167,16 @@ impl Flow {
     /// Whether a segment comes after its sender's SYN, as opposed to one left over from an earlier
     /// connection of the tuple.
     fn follows_syn(&self, sender: End, segment: &Segment) -> bool {
-        self.identity.isn[sender].is_some_and(|isn| precedes(isn, segment.sequence))
+        self.identity.isn(sender).is_some_and(|isn| precedes(isn, segment.sequence))
     }
 
-    fn apply_open(&mut self, sender: End, segment: &Segment, time_us: u64) -> Effect {
+    fn apply_open(
+        &mut self,
+        sender: End,
+        segment: &Segment,
+        time_us: u64,
+        aside: &mut Aside,
+    ) -> Effect {
         let flags = segment.flags;
         if flags.rst {
             return Effect::Closed(match sender == self.identity.client {
@@ -158,41 +185,44 @@ impl Flow {
             });
         }
         if flags.syn {
-            if !flags.ack && self.identity.isn[sender] != Some(segment.sequence) {
+            if !flags.ack && self.identity.isn(sender) != Some(segment.sequence) {
                 let isn = segment.sequence;
                 // A repeated SYN keeps the time of the first: that is when the connection began.
-                if self.challenger.is_none_or(|was| was.isn != isn || was.client != sender) {
-                    self.challenger = Some(Challenger { client: sender, isn, time_us });
+                if aside.challenger.is_none_or(|was| was.isn != isn || was.client != sender) {
+                    aside.challenger = Some(Challenger { client: sender, isn, time_us });
                 }
             }
             return Effect::Nothing;
         }
-        self.move_marks(sender, segment, time_us);
+        self.move_marks(sender, segment, time_us, aside);
         self.move_fins(sender, segment)
     }
 
     /// Takes the measures that a segment completes. Those that cannot be told for sure are not taken:
     /// a connection joined midstream has none, nor has a server that speaks first a response.
-    fn move_marks(&mut self, sender: End, segment: &Segment, time_us: u64) {
+    fn move_marks(&mut self, sender: End, segment: &Segment, time_us: u64, aside: &mut Aside) {
         let from_client = sender == self.identity.client;
-        if let Mark::SynAck(since_us) = self.mark
-            && from_client
-            && segment.flags.ack
-            && !segment.flags.syn
-        {
-            self.delta.synack_to_ack_us = Some(short_us(since_us, time_us));
+        if self.mark == Mark::SynAck && from_client && segment.flags.ack && !segment.flags.syn {
+            self.delta.synack_to_ack_us = short(self.since_us, time_us);
             self.mark = Mark::Handshake;
         }
         if segment.payload_bytes == 0 || segment.flags.syn {
             return;
         }
         self.mark = match (self.mark, from_client) {
-            (Mark::Handshake, true) => Mark::Request(time_us),
-            (Mark::Request(since_us), false) => {
-                self.delta.first_response_us = Some(time_us.saturating_sub(since_us));
+            (Mark::Handshake, true) => {
+                self.since_us = time_us;
+                Mark::Request
+            }
+            (Mark::Request, false) => {
+                let response_us = time_us.saturating_sub(self.since_us);
+                match Taken::new(response_us) {
+                    Some(taken) => self.delta.first_response_us = taken,
+                    None => aside.slow_response_us = Some(response_us),
+                }
                 Mark::Nothing
             }
-            (Mark::Handshake | Mark::SynAck(_), false) => Mark::Nothing,
+            (Mark::Handshake | Mark::SynAck, false) => Mark::Nothing,
             (mark, _) => mark,
         };
     }
@@ -200,16 +230,18 @@ impl Flow {
     fn move_fins(&mut self, sender: End, segment: &Segment) -> Effect {
         let flags = segment.flags;
         if flags.fin {
-            let end = segment.sequence.wrapping_add(segment.payload_bytes).wrapping_add(1);
-            self.fin[sender] = Some(end);
+            self.fin.insert(sender);
         }
+        let receiver = sender.other();
+        // A FIN is the last that its end sends: it is acknowledged when all is.
         if flags.ack
-            && let Some(end) = self.fin[sender.other()]
-            && !precedes(segment.acknowledgment, end)
+            && self.fin.contains(receiver)
+            && let Some(next) = self.next_sequence(receiver)
+            && !precedes(segment.acknowledgment, next)
         {
-            self.fin_acknowledged[sender.other()] = true;
+            self.fin_acknowledged.insert(receiver);
         }
-        match self.fin_acknowledged[End::Low] && self.fin_acknowledged[End::High] {
+        match self.fin_acknowledged.is_both() {
             true => Effect::Closed(Reason::Fin),
             false => Effect::Nothing,
         }
@@ -230,7 +262,7 @@ impl Challenger {
     }
 }
 
-/// A duration that fits 32 bits, or 71 minutes: longer than any connection waits for an answer.
-fn short_us(since_us: u64, until_us: u64) -> u32 {
-    until_us.saturating_sub(since_us).try_into().unwrap_or(u32::MAX)
+/// How long a handshake's step took. None takes longer than fits: half-open flows are given up sooner.
+fn short(since_us: u64, until_us: u64) -> Taken {
+    Taken::new(until_us.saturating_sub(since_us)).unwrap_or_default()
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use flowtrail_schema::Interface;
+use flowtrail_schema::{Interface, InterfaceKind};
 
 /// Addresses announced for one interface at most: a pod has one for each address family, a node some
 /// more. One that has others besides is a router, and what is behind it is not its own.
@@ -11,7 +11,7 @@ const MAX_ADDRESSES: usize = 16;
 
 /// An observation point of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PointId(pub(super) u32);
+pub struct PointId(pub(super) u16);
 
 #[derive(Debug)]
 struct Point {
@@ -29,27 +29,22 @@ pub(super) struct Points {
 }
 
 impl Points {
-    /// An interface that comes back, as an uplink whose link was down, is the point that it was.
-    pub(super) fn add(&mut self, interface: Arc<Interface>) -> PointId {
+    /// An interface that comes back, as an uplink whose link was down, is the point that it was. None
+    /// if there are more than a number of 16 bits can tell apart.
+    pub(super) fn add(&mut self, interface: Arc<Interface>) -> Option<PointId> {
         let is_back = |point: &Point| point.removed && point.interface == interface;
-        if let Some(id) = self.points.iter().position(|point| point.as_ref().is_some_and(is_back))
-            && let Some(point) = &mut self.points[id]
-        {
-            point.removed = false;
-            point.addresses.clear();
-            return PointId(id as u32);
+        let back = self.points.iter().position(|point| point.as_ref().is_some_and(is_back));
+        let free = || self.points.iter().position(Option::is_none);
+        let place = back.or_else(free).unwrap_or(self.points.len());
+        let id = PointId(u16::try_from(place).ok()?);
+        if place == self.points.len() {
+            self.points.push(None);
         }
-        let point = Some(Point { interface, flows: 0, removed: false, addresses: Vec::new() });
-        match self.points.iter().position(Option::is_none) {
-            Some(free) => {
-                self.points[free] = point;
-                PointId(free as u32)
-            }
-            None => {
-                self.points.push(point);
-                PointId(self.points.len() as u32 - 1)
-            }
-        }
+        let new = Point { interface, flows: 0, removed: false, addresses: Vec::new() };
+        let point = self.points[place].get_or_insert(new);
+        point.removed = false;
+        point.addresses.clear();
+        Some(id)
     }
 
     pub(super) fn remove(&mut self, id: PointId) {
@@ -66,6 +61,15 @@ impl Points {
 
     pub(super) fn interface(&self, id: PointId) -> Option<&Arc<Interface>> {
         self.get(id).map(|point| &point.interface)
+    }
+
+    pub(super) fn kind(&self, id: PointId) -> Option<InterfaceKind> {
+        self.get(id).map(|point| point.interface.kind)
+    }
+
+    /// Points there are, watched or not.
+    pub(super) fn ids(&self) -> impl Iterator<Item = PointId> {
+        (0..self.points.len()).map(|id| PointId(id as u16))
     }
 
     pub(super) fn hold(&mut self, id: PointId) {

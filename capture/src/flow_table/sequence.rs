@@ -7,11 +7,11 @@ use super::flow::precedes;
 /// are often microseconds out of order.
 const OVERTAKEN_US: i32 = 3_000;
 
-/// The sequence numbers that one end has sent.
+/// The sequence numbers that one end has sent, from its first segment on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sequence {
-    /// The number after the highest, once anything was sent.
-    next: Option<u32>,
+    /// The number after the highest.
+    next: u32,
     /// The latest numbers left out, if any: `gap_start..gap_end`.
     gap_start: u32,
     gap_end: u32,
@@ -20,8 +20,13 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
+    /// Before an end's first segment, which starts at a number.
+    pub(super) fn starting_at(start: u32) -> Self {
+        Self { next: start, ..Self::default() }
+    }
+
     /// The number after the highest that was sent.
-    pub(super) fn next(&self) -> Option<u32> {
+    pub(super) fn next(&self) -> u32 {
         self.next
     }
 
@@ -29,11 +34,9 @@ impl Sequence {
     /// a gap that has just come about.
     pub(super) fn follow(&mut self, start: u32, length: u32, time_us: u64) -> bool {
         let end = start.wrapping_add(length);
-        let next = self.next.unwrap_or(start);
+        let next = self.next;
         if precedes(next, end) {
-            self.next = Some(end);
-        } else {
-            self.next = Some(next);
+            self.next = end;
         }
         if precedes(next, start) {
             (self.gap_start, self.gap_end, self.gap_since) = (next, start, time_us as u32);
@@ -61,7 +64,7 @@ mod tests {
 
     /// Start, end and time of segments, and whether each is sent again.
     fn check(segments: &[(u32, u32, u64, bool)]) {
-        let mut sequence = Sequence::default();
+        let mut sequence = Sequence::starting_at(segments[0].0);
         for (n, (start, end, time_us, again)) in segments.iter().enumerate() {
             let length = end.wrapping_sub(*start);
             assert_eq!(sequence.follow(*start, length, *time_us), *again, "segment {n}");

@@ -8,12 +8,7 @@ use hashbrown::HashTable;
 
 use super::flow::{Flow, Phase};
 use super::key::FlowKey;
-
-/// The place of a flow.
-pub(super) type Slot = u32;
-
-/// No flow: the end of a list.
-pub(super) const NONE: Slot = Slot::MAX;
+use super::slab::{NONE, Slab, Slot, some};
 
 /// A flow's neighbours in the list of its phase.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +30,10 @@ struct List {
 }
 
 pub(super) struct Slots {
-    flows: Vec<Flow>,
-    free: Vec<Slot>,
+    flows: Slab<Flow>,
+    free: Slot,
+    /// Places with a flow.
+    len: usize,
     index: HashTable<Slot>,
     hasher: RandomState,
     lists: [List; Phase::LISTED],
@@ -45,51 +42,48 @@ pub(super) struct Slots {
 impl Slots {
     pub(super) fn new() -> Self {
         Self {
-            flows: Vec::new(),
-            free: Vec::new(),
+            flows: Slab::default(),
+            free: NONE,
+            len: 0,
             index: HashTable::new(),
             hasher: RandomState::default(),
             lists: [List { head: NONE, tail: NONE }; Phase::LISTED],
         }
     }
 
-    /// Flows that a packet can find.
+    /// Flows there are.
     pub(super) fn len(&self) -> usize {
-        self.index.len()
+        self.len
     }
 
-    /// Whether there is nothing at all, not even what waits to be freed.
     pub(super) fn is_empty(&self) -> bool {
-        self.flows.len() == self.free.len()
+        self.len == 0
     }
 
     /// All places ever used, for looking through the flows in the order of memory.
     pub(super) fn places(&self) -> std::ops::Range<Slot> {
-        0..self.flows.len() as Slot
+        0..self.flows.len()
     }
 
     pub(super) fn find(&self, key: &FlowKey) -> Option<Slot> {
         let hash = self.hasher.hash_one(key);
-        self.index.find(hash, |slot| self.flows[*slot as usize].key == *key).copied()
+        self.index.find(hash, |slot| self.flows[*slot].key == *key).copied()
     }
 
     /// Adds a flow whose key is not there yet.
     pub(super) fn insert(&mut self, flow: Flow) -> Slot {
         let (key, phase) = (flow.key, flow.phase);
-        let slot = match self.free.pop() {
+        let slot = match some(self.free) {
             Some(slot) => {
-                self.flows[slot as usize] = flow;
+                self.free = self.flows[slot].links.next;
+                self.flows[slot] = flow;
                 slot
             }
-            None => {
-                self.flows.push(flow);
-                (self.flows.len() - 1) as Slot
-            }
+            None => self.flows.push(flow),
         };
+        self.len += 1;
         let Self { flows, index, hasher, .. } = self;
-        index.insert_unique(hasher.hash_one(key), slot, |slot| {
-            hasher.hash_one(flows[*slot as usize].key)
-        });
+        index.insert_unique(hasher.hash_one(key), slot, |slot| hasher.hash_one(flows[*slot].key));
         self.link(slot, phase);
         slot
     }
@@ -100,19 +94,18 @@ impl Slots {
         self.link(slot, phase);
     }
 
-    /// Takes a flow out of reach of packets; its place stays until it is freed.
-    pub(super) fn retire(&mut self, slot: Slot) {
+    /// Forgets a flow; its place is free for another.
+    pub(super) fn remove(&mut self, slot: Slot) {
         self.unlink(slot);
-        self[slot].phase = Phase::Dead;
         let hash = self.hasher.hash_one(self[slot].key);
         if let Ok(entry) = self.index.find_entry(hash, |other| *other == slot) {
             entry.remove();
         }
-    }
-
-    /// Gives the place of a retired flow to others.
-    pub(super) fn free(&mut self, slot: Slot) {
-        self.free.push(slot);
+        self.len -= 1;
+        let free = std::mem::replace(&mut self.free, slot);
+        let flow = &mut self[slot];
+        flow.phase = Phase::Free;
+        flow.links.next = free;
     }
 
     /// The flow of a phase that has waited for the longest time.
@@ -158,20 +151,16 @@ impl Slots {
     }
 }
 
-pub(super) fn some(slot: Slot) -> Option<Slot> {
-    (slot != NONE).then_some(slot)
-}
-
 impl Index<Slot> for Slots {
     type Output = Flow;
 
     fn index(&self, slot: Slot) -> &Flow {
-        &self.flows[slot as usize]
+        &self.flows[slot]
     }
 }
 
 impl IndexMut<Slot> for Slots {
     fn index_mut(&mut self, slot: Slot) -> &mut Flow {
-        &mut self.flows[slot as usize]
+        &mut self.flows[slot]
     }
 }

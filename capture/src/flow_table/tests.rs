@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use flowtrail_schema::{Endpoint, FlowRecord, Interface, InterfaceKind};
 
-use super::{FlowTable, FlowTableConfig, Origin, PointId};
+use super::{FlowTable, FlowTableConfig, Origin, PointId, Shared};
 use crate::packet::{Flags, Segment};
 
 mod laws;
@@ -96,6 +96,7 @@ fn translated(mut segment: Segment, from: &str, to: &str) -> Segment {
 /// A table with one interface of a file, and what it put out.
 struct Watch {
     table: FlowTable,
+    shared: Shared,
     point: PointId,
     records: Vec<FlowRecord>,
 }
@@ -106,9 +107,9 @@ impl Watch {
     }
 
     fn with(config: FlowTableConfig) -> Self {
-        let mut table = FlowTable::new(config);
-        let point = add_point(&mut table, "file", InterfaceKind::Other);
-        Self { table, point, records: Vec::new() }
+        let shared = Shared::default();
+        let point = add_point(&shared, "file", InterfaceKind::Other);
+        Self { table: FlowTable::new(config, shared.clone()), shared, point, records: Vec::new() }
     }
 
     fn see(&mut self, seconds: f64, segment: Segment) {
@@ -143,8 +144,8 @@ impl Watch {
     }
 }
 
-fn add_point(table: &mut FlowTable, name: &str, kind: InterfaceKind) -> PointId {
-    table.add_point(Arc::new(Interface { name: name.to_owned(), kind }))
+fn add_point(shared: &Shared, name: &str, kind: InterfaceKind) -> PointId {
+    shared.add_point(Arc::new(Interface { name: name.to_owned(), kind })).unwrap()
 }
 
 /// Handshake, request, response, close from both sides.

@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use flowtrail_schema::batch::MAX_NAME_BYTES;
 use flowtrail_schema::{Interface, InterfaceKind};
-use flowtrail_service::admin::ReadinessPart;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::CaptureError;
-use crate::flow_table::Origin;
+use crate::flow_table::{Origin, PointId, Shared};
 use crate::pcap::{PcapError, PcapReader};
-use crate::recorder::{Packet, Recorder, Summary};
+use crate::worker::{Packet, RecorderGone, Worker};
 
 /// An open file.
 pub(crate) struct File {
@@ -45,33 +44,51 @@ impl File {
         tokio::task::spawn_blocking(open).await.map_err(|_| CaptureError::Stopped)?
     }
 
-    pub(super) fn read(
+    /// Reads to the end, or until told to stop. What could be read is recorded, whatever comes then.
+    pub(crate) fn read(
         mut self,
-        mut recorder: Recorder,
-        ready: &ReadinessPart,
+        shared: &Shared,
+        mut worker: Worker,
         stop: &CancellationToken,
-    ) -> Result<Summary, CaptureError> {
+    ) -> Result<(), CaptureError> {
         let name = self.path.file_name().unwrap_or(self.path.as_os_str());
         let mut name = name.to_string_lossy().into_owned();
         name.truncate(name.floor_char_boundary(MAX_NAME_BYTES));
-        let point = recorder.add_point(Arc::new(Interface { name, kind: InterfaceKind::Other }));
-        ready.set(true);
-        let mut read = Ok(());
+        let interface = Arc::new(Interface { name, kind: InterfaceKind::Other });
+        let point = shared.add_point(interface).ok_or(CaptureError::Stopped)?;
+        let read = self.read_packets(point, &mut worker, stop);
+        worker.unsupported(self.reader.unsupported_packets());
+        // If nobody takes what was made, that is told elsewhere.
+        let _ = worker.finish();
+        read.map_err(|source| CaptureError::BrokenFile {
+            path: self.path,
+            summary: Box::default(),
+            source,
+        })
+    }
+
+    fn read_packets(
+        &mut self,
+        point: PointId,
+        worker: &mut Worker,
+        stop: &CancellationToken,
+    ) -> Result<(), PcapError> {
         while !stop.is_cancelled() {
             let packet = match self.reader.next_packet() {
                 Ok(Some(packet)) => packet,
                 Ok(None) => break,
                 // Told to stop, standard input ends in the middle of something.
                 Err(_) if stop.is_cancelled() => break,
-                Err(source) => {
-                    read = Err(source);
-                    break;
-                }
+                Err(source) => return Err(source),
             };
-            if recorder.advance(packet.time_us).is_err() {
-                break;
+            loop {
+                match worker.advance(packet.time_us) {
+                    Ok(true) => break,
+                    Ok(false) => {}
+                    Err(RecorderGone) => return Ok(()),
+                }
             }
-            recorder.packet(Packet {
+            worker.packet(Packet {
                 point,
                 origin: Origin::Unknown,
                 time_us: packet.time_us,
@@ -79,17 +96,9 @@ impl File {
                 bytes: packet.bytes,
                 wire_length: packet.wire_length,
             });
+            worker.show_packets();
         }
-        recorder.unsupported(self.reader.unsupported_packets());
-        let summary = recorder.finish();
-        match read {
-            Ok(()) => Ok(summary),
-            Err(source) => Err(CaptureError::BrokenFile {
-                path: self.path,
-                summary: Box::new(summary),
-                source,
-            }),
-        }
+        Ok(())
     }
 }
 

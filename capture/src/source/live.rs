@@ -1,19 +1,20 @@
-//! Packets of this machine's interfaces, from the ring. The only place that reads the wall clock.
+//! Packets of this machine's interfaces, from the rings. The only place that reads the wall clock.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use flowtrail_schema::InterfaceKind;
-use flowtrail_service::admin::ReadinessPart;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
+use super::points::{self, Point, Points};
 use crate::config::Config;
 use crate::error::CaptureError;
-use crate::flow_table::{Origin, PointId};
-use crate::interfaces::{Interfaces, Watched, WatchedInterface, watch};
-use crate::recorder::{Packet, Recorder, Summary};
+use crate::flow_table::{Origin, Shared};
+use crate::interfaces::{Interfaces, watch};
 use crate::ring::{BLOCK_TIMEOUT, Frame, PacketSocket, Ring};
+use crate::worker::{Packet, RecorderGone, Worker};
 
 /// Until what came before an instant has been read: the kernel holds a packet back no longer than
 /// a block's timeout, and as much again is left for the reader.
@@ -24,96 +25,112 @@ pub(crate) fn wall_clock_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
-/// A packet socket, and the interfaces to watch as they come and go.
+/// Packet sockets, and the interfaces to watch as they come and go.
 pub(crate) struct Live {
-    socket: PacketSocket,
+    sockets: Vec<PacketSocket>,
     interfaces: Interfaces,
 }
 
-/// An observation point, by the index of its interface.
-struct Point {
-    id: PointId,
-    watched: WatchedInterface,
-    /// Since when the interface is gone; its last packets may still be in the ring.
-    gone: Option<Instant>,
-}
-
 impl Live {
-    /// Opens the socket and looks for interfaces. Nothing is delivered yet.
+    /// Opens the sockets and looks for interfaces. Nothing is delivered yet.
     pub(crate) async fn open(config: &Config) -> Result<Self, CaptureError> {
-        let socket = PacketSocket::open()?;
+        let sockets = vec![PacketSocket::open()?];
         let interfaces = watch(config.selection()).await?;
         if interfaces.first.interfaces.is_empty() {
             warn!(
                 "no interface to watch yet: without --interface it needs a pod's veth or a default route"
             );
         }
-        Ok(Self { socket, interfaces })
+        Ok(Self { sockets, interfaces })
     }
 
-    pub(super) fn read(
-        mut self,
-        mut recorder: Recorder,
-        ready: &ReadinessPart,
-        stop: &CancellationToken,
-    ) -> Result<Summary, CaptureError> {
-        let mut points = HashMap::new();
-        follow(&self.interfaces.first, &mut points, &mut recorder);
-        let mut ring = self.socket.start()?;
-        recorder.start(wall_clock_us());
-        ready.set(true);
-        let mut stopping = None;
-        loop {
-            let read = read_block(&mut ring, &mut self.interfaces, &mut points, &mut recorder);
-            if let Err(source) = read {
-                // What was seen is published before the error is told.
-                recorder.finish();
-                return Err(CaptureError::Ring { source });
-            }
-            if recorder.advance(wall_clock_us()).is_err() {
-                break;
-            }
-            if stop.is_cancelled()
-                && stopping.get_or_insert_with(Instant::now).elapsed() > READ_OUT_TIME
-            {
-                break;
-            }
-        }
-        Ok(recorder.finish())
+    /// Starts to follow the interfaces and to deliver packets: one reader for each socket.
+    pub(crate) fn start(self, shared: &Shared) -> Result<Vec<Reader>, CaptureError> {
+        let mut first = Points::default();
+        first.change(&self.interfaces.first, shared);
+        let (sender, points) = watch::channel(Arc::new(first));
+        let readers = self.sockets.into_iter().map(|socket| {
+            let (current, points) = (points.borrow().clone(), points.clone());
+            Ok(Reader { ring: socket.start()?, points, current })
+        });
+        let readers = readers.collect::<Result<_, CaptureError>>()?;
+        drop(points);
+        tokio::spawn(points::follow(self.interfaces, shared.clone(), sender, READ_OUT_TIME));
+        Ok(readers)
     }
 }
 
-/// Reads what the kernel hands over next, if anything within its timeout.
-fn read_block(
-    ring: &mut Ring,
-    interfaces: &mut Interfaces,
-    points: &mut HashMap<u32, Point>,
-    recorder: &mut Recorder,
-) -> std::io::Result<()> {
-    let frames = ring.next_block(BLOCK_TIMEOUT)?;
-    // After the waiting: a packet of a new interface comes later than the news of the interface.
-    while let Ok(watched) = interfaces.changes.try_recv() {
-        follow(&watched, points, recorder);
+/// One worker's side of the sockets.
+pub(crate) struct Reader {
+    ring: Ring,
+    points: watch::Receiver<Arc<Points>>,
+    /// The points that the worker knows of.
+    current: Arc<Points>,
+}
+
+impl Reader {
+    /// Reads until told to stop. What was seen is recorded, whatever comes then.
+    pub(crate) fn read(
+        mut self,
+        mut worker: Worker,
+        stop: &CancellationToken,
+    ) -> Result<(), CaptureError> {
+        let read = match worker.start(wall_clock_us()) {
+            Ok(()) => self.read_blocks(&mut worker, stop),
+            Err(RecorderGone) => return Ok(()),
+        };
+        // If nobody takes what was made, that is told elsewhere.
+        let _ = worker.finish();
+        read.map_err(|source| CaptureError::Ring { source })
     }
-    for frame in frames.into_iter().flatten() {
-        if let Some(point) = points.get(&frame.interface_index) {
-            // The loopback shows each packet twice; the one it sends is the same it receives.
-            if !(point.watched.loopback && frame.outgoing) {
-                recorder.packet(packet(&frame, point));
+
+    fn read_blocks(
+        &mut self,
+        worker: &mut Worker,
+        stop: &CancellationToken,
+    ) -> std::io::Result<()> {
+        let mut stopping = None;
+        let mut timeout = BLOCK_TIMEOUT;
+        loop {
+            self.read_block(worker, timeout)?;
+            // Packets do not wait for a long cut, nor it for them.
+            timeout = match worker.advance(wall_clock_us()) {
+                Ok(true) => BLOCK_TIMEOUT,
+                Ok(false) => Duration::ZERO,
+                Err(RecorderGone) => return Ok(()),
+            };
+            if stop.is_cancelled()
+                && stopping.get_or_insert_with(Instant::now).elapsed() > READ_OUT_TIME
+            {
+                return Ok(());
             }
         }
     }
-    let is_read_out = |point: &Point| point.gone.is_some_and(|gone| gone.elapsed() > READ_OUT_TIME);
-    for (_, point) in points.extract_if(|_, point| is_read_out(point)) {
-        recorder.remove_point(point.id);
+
+    /// Reads what the kernel hands over next, if anything within a time.
+    fn read_block(&mut self, worker: &mut Worker, timeout: Duration) -> std::io::Result<()> {
+        let frames = self.ring.next_block(timeout)?;
+        // After the waiting: a packet of a new interface comes later than the news of the interface.
+        if self.points.has_changed().unwrap_or(false) {
+            self.current = self.points.borrow_and_update().clone();
+        }
+        for frame in frames.into_iter().flatten() {
+            if let Some(point) = self.current.by_index.get(&frame.interface_index) {
+                // What the loopback sends is the same as it receives.
+                if !(point.loopback && frame.outgoing) {
+                    worker.packet(packet(&frame, point));
+                }
+            }
+        }
+        worker.show_packets();
+        worker.dropped(self.ring.take_dropped()?);
+        Ok(())
     }
-    recorder.dropped(ring.take_dropped()?);
-    Ok(())
 }
 
 fn packet<'a>(frame: &Frame<'a>, point: &Point) -> Packet<'a> {
     let inside_if = |inside| if inside { Origin::Inside } else { Origin::Outside };
-    let origin = match point.watched.interface.kind {
+    let origin = match point.kind {
         // The host's end of a pod's veth receives what the pod sends.
         InterfaceKind::Pod => inside_if(!frame.outgoing),
         InterfaceKind::Uplink => inside_if(frame.outgoing),
@@ -126,32 +143,5 @@ fn packet<'a>(frame: &Frame<'a>, point: &Point) -> Packet<'a> {
         link: frame.link,
         bytes: frame.bytes,
         wire_length: frame.wire_length,
-    }
-}
-
-/// Adds the points of new interfaces, and marks those of interfaces that are gone.
-fn follow(watched: &Watched, points: &mut HashMap<u32, Point>, recorder: &mut Recorder) {
-    recorder.table.set_node_addresses(watched.node_addresses.clone());
-    for (index, point) in points.iter_mut() {
-        if !watched.interfaces.contains_key(index) && point.gone.is_none() {
-            info!(interface = point.watched.interface.name, "interface is gone");
-            point.gone = Some(Instant::now());
-        }
-    }
-    for (index, interface) in &watched.interfaces {
-        if let Some(point) = points.get_mut(index)
-            && point.watched == *interface
-        {
-            point.gone = None;
-            continue;
-        }
-        // A new one, or an old one with another name or kind: that is another observation point.
-        let (name, kind) = (&interface.interface.name, interface.interface.kind);
-        info!(interface = name, %kind, "watching interface");
-        let id = recorder.add_point(interface.interface.clone());
-        let point = Point { id, watched: interface.clone(), gone: None };
-        if let Some(old) = points.insert(*index, point) {
-            recorder.remove_point(old.id);
-        }
     }
 }

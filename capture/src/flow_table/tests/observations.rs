@@ -14,13 +14,12 @@ struct Node {
 
 impl Node {
     fn new() -> Self {
-        let mut watch = Watch::new();
-        watch.table.set_node_addresses(node_addresses(&["192.168.0.1"]));
-        let table = &mut watch.table;
+        let watch = Watch::new();
+        watch.shared.set_node_addresses(node_addresses(&["192.168.0.1"]));
         Self {
-            client_pod: add_point(table, "veth1", InterfaceKind::Pod),
-            server_pod: add_point(table, "veth2", InterfaceKind::Pod),
-            uplink: add_point(table, "eth0", InterfaceKind::Uplink),
+            client_pod: add_point(&watch.shared, "veth1", InterfaceKind::Pod),
+            server_pod: add_point(&watch.shared, "veth2", InterfaceKind::Pod),
+            uplink: add_point(&watch.shared, "eth0", InterfaceKind::Uplink),
             watch,
         }
     }
@@ -65,7 +64,7 @@ fn a_connection_through_a_service_has_one_id_and_one_primary() {
     assert_eq!((server.reporter, server.local_primary), (Reporter::Server, false));
     assert_eq!(client.sent.bytes, server.sent.bytes);
     assert_eq!(
-        node.watch.table.announced_addresses(),
+        node.watch.shared.announced_addresses(),
         ["10.244.0.5".parse::<std::net::IpAddr>().unwrap()]
     );
 }
@@ -95,10 +94,10 @@ fn a_masqueraded_connection_is_the_pods_and_not_the_nodes() {
     assert!(seen.contains(&(61000, Reporter::Transit, false)), "{seen:?}");
     assert!(seen.contains(&(50000, Reporter::Client, true)), "{seen:?}");
     assert!(of(&records, "veth1")[0].local_primary);
-    assert_eq!(node.watch.table.announced_addresses().len(), 2);
-    node.watch.table.set_node_addresses(HashSet::new());
-    node.watch.table.remove_point(node.client_pod);
-    assert!(node.watch.table.announced_addresses().is_empty());
+    assert_eq!(node.watch.shared.announced_addresses().len(), 2);
+    node.watch.shared.set_node_addresses(HashSet::new());
+    node.watch.shared.remove_point(node.client_pod);
+    assert!(node.watch.shared.announced_addresses().is_empty());
 }
 
 #[test]
@@ -141,7 +140,7 @@ fn the_choice_holds_when_the_primary_is_gone() {
         node.see(1.0, client_pod, origin(&talk, Client, &segment), segment);
     }
     node.watch.until(11.0);
-    node.watch.table.remove_point(client_pod);
+    node.watch.shared.remove_point(client_pod);
     for n in 1..200 {
         let segment = talk.send(Client, "A", 10);
         node.see(20.0 * f64::from(n), server_pod, Origin::Unknown, segment);
@@ -204,20 +203,20 @@ fn an_id_in_use_on_the_same_interface_is_another_connection() {
     assert!(kinds.contains(&("10.0.0.1".parse().unwrap(), IdKind::Complete)));
     assert!(kinds.contains(&("10.0.0.3".parse().unwrap(), IdKind::TupleHash)));
     assert!(records.iter().all(|record| record.local_primary));
-    assert!(watch.table.stats().id_conflicts >= 1);
+    assert!(watch.shared.refusals().0 >= 1);
 }
 
 #[test]
 fn a_place_is_given_to_another_interface_only_when_its_flows_are_gone() {
     let mut watch = Watch::new();
-    let pod = add_point(&mut watch.table, "veth1", InterfaceKind::Pod);
+    let pod = add_point(&watch.shared, "veth1", InterfaceKind::Pod);
     let syn = Talk::new().send(Client, "S", 0);
     watch.table.packet(pod, Origin::Inside, us(1.0), &syn);
-    watch.table.remove_point(pod);
-    assert_ne!(add_point(&mut watch.table, "veth2", InterfaceKind::Pod), pod);
+    watch.shared.remove_point(pod);
+    assert_ne!(add_point(&watch.shared, "veth2", InterfaceKind::Pod), pod);
     watch.until(400.0);
     assert!(watch.records.iter().all(|record| record.interface.name == "veth1"));
-    assert_eq!(add_point(&mut watch.table, "veth3", InterfaceKind::Pod), pod);
+    assert_eq!(add_point(&watch.shared, "veth3", InterfaceKind::Pod), pod);
 }
 
 /// A scanner, or whoever wants not to be counted, gives all its connections one sequence number.
@@ -258,13 +257,13 @@ fn a_partial_id_is_not_taken_for_another_connections_on_its_interface() {
 fn an_interface_that_comes_back_goes_on_with_its_connections() {
     let mut watch = Watch::new();
     let mut talk = Talk::new();
-    let uplink = add_point(&mut watch.table, "eth0", InterfaceKind::Uplink);
+    let uplink = add_point(&watch.shared, "eth0", InterfaceKind::Uplink);
     for segment in open(&mut talk) {
         watch.table.packet(uplink, Origin::Unknown, us(1.0), &segment);
     }
     watch.until(15.0);
-    watch.table.remove_point(uplink);
-    let uplink = add_point(&mut watch.table, "eth0", InterfaceKind::Uplink);
+    watch.shared.remove_point(uplink);
+    let uplink = add_point(&watch.shared, "eth0", InterfaceKind::Uplink);
     watch.table.packet(uplink, Origin::Unknown, us(21.0), &talk.send(Client, "A", 10));
     watch.table.packet(uplink, Origin::Unknown, us(22.0), &talk.send(Client, "R", 0));
     watch.until(100.0);

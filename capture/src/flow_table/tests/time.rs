@@ -95,10 +95,10 @@ fn a_full_table_forgets_the_closed_and_then_evicts_the_idle() {
     watch.see_all(1.0, whole(&mut talks[0]));
     watch.see_all(2.0, open(&mut talks[1]));
     watch.see_all(3.0, open(&mut talks[2]));
-    assert_eq!((watch.table.stats().forgotten, watch.table.evicted()), (1, 0));
+    assert_eq!((watch.table.stats().forgotten, watch.table.stats().evicted), (1, 0));
     let mut fourth = Talk::between("10.0.0.4:40000", "10.0.0.9:80");
     watch.see_all(15.0, open(&mut fourth));
-    assert_eq!((watch.table.evicted(), watch.table.len()), (1, 2));
+    assert_eq!((watch.table.stats().evicted, watch.table.len()), (1, 2));
     // The evicted one comes back, and the one that is idle for longest goes.
     watch.see(16.0, talks[1].send(Client, "A", 10));
     watch.until(30.0);
@@ -168,7 +168,7 @@ fn four_gigabytes_in_an_interval_are_not_lost() {
 
 #[test]
 fn a_flow_is_small() {
-    // What a million of them take: the default of --max-flows says so.
+    // `make bench-capture` measures what one takes in all: this, its observation, and two indices.
     let bytes = size_of::<super::super::flow::Flow>();
-    assert!(bytes <= 328, "{bytes} bytes");
+    assert!(bytes <= 200, "{bytes} bytes");
 }
