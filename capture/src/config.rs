@@ -89,6 +89,17 @@ pub struct Config {
         help_heading = "Capture"
     )]
     pub max_flows: usize,
+
+    /// Keep the open connections in this directory, so that a restart does not begin them anew; it is
+    /// this agent's alone, and made if need be. By default they are not kept.
+    #[arg(
+        long,
+        env = "FLOWTRAIL_STATE_DIR",
+        value_name = "DIRECTORY",
+        conflicts_with = "read",
+        help_heading = "Capture"
+    )]
+    pub state_dir: Option<PathBuf>,
 }
 
 /// Who an agent is.

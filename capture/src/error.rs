@@ -10,6 +10,7 @@ use crate::output::OutputError;
 use crate::pcap::PcapError;
 use crate::recorder::Summary;
 use crate::ring::RingError;
+use crate::state::StateError;
 
 /// Why an agent cannot start, or ended.
 #[derive(Debug, Error)]
@@ -26,6 +27,9 @@ pub enum CaptureError {
     /// The interfaces are not known.
     #[error(transparent)]
     Interfaces(#[from] InterfaceError),
+    /// There is no place for the connections.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// Capturing failed while it ran.
     #[error("the packet socket failed")]
     Ring {

@@ -23,6 +23,7 @@ mod listeners;
 mod observations;
 mod points;
 mod records;
+mod saved;
 mod sequence;
 mod shared;
 mod slab;
@@ -33,6 +34,7 @@ mod tombstones;
 
 pub use expiry::{LINGER, REMEMBERED, UNANSWERED_AFTER};
 pub use points::PointId;
+pub use saved::SavedFlows;
 pub use shared::Shared;
 
 use expiry::Cut;

@@ -14,6 +14,7 @@ mod recorder;
 mod reports;
 pub mod ring;
 mod source;
+mod state;
 mod worker;
 
 pub use config::Config;
@@ -21,3 +22,4 @@ pub use error::CaptureError;
 pub use output::{KafkaOutput, Output, OutputError};
 pub use pipeline::Agent;
 pub use recorder::Summary;
+pub use state::StateError;

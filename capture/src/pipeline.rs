@@ -27,6 +27,7 @@ use crate::output::{Output, OutputError};
 use crate::recorder::{Queue, Recorder, Summary};
 use crate::reports::Reports;
 use crate::source::{File, Live, wall_clock_us};
+use crate::state::{StateDirectory, StateWriter};
 use crate::worker::{Progress, Worker};
 
 /// What workers tell that may wait for the recorder, with some thousand records each. The recorder never
@@ -112,30 +113,20 @@ impl Agent {
     ) -> Result<Running, CaptureError> {
         let shared = Shared::default();
         let (progress, told) = mpsc::channel(PROGRESS);
-        let mut workers = Vec::new();
+        let mut state = None;
         // A live agent's place in the spread; a file has nobody to share Kafka with.
-        let (queue, spread_ms) = match source {
+        let (workers, queue, spread_ms) = match source {
             Source::Live(live) => {
-                let readers = live.start(&shared)?;
-                for (number, reader) in readers.into_iter().enumerate() {
-                    let worker = self.worker(number, &shared, TELL_EVERY, progress.clone());
-                    let stop = stop.clone();
-                    let read = move || {
-                        // One that fails ends all: the agent would be blind in part.
-                        let failed = stop.clone().drop_guard();
-                        reader.read(worker, &stop).inspect(|()| drop(failed.disarm()))
-                    };
-                    workers.push(spawn("worker", read)?);
-                }
+                let workers = self.start_live(live, &shared, progress, &mut state, stop)?;
                 let spread_ms = coverage_partition(&self.identity.agent, SPREAD_MS);
-                (Queue::Dropping(sender), spread_ms)
+                (workers, Queue::Dropping(sender), spread_ms)
             }
             Source::File(file) => {
                 let every = Duration::from_micros(self.config.interval.us());
-                let worker = self.worker(0, &shared, every, progress.clone());
+                let worker = self.worker(0, self.table(1, &shared), every, progress);
                 let (shared, stop) = (shared.clone(), stop.clone());
-                workers.push(spawn("worker", move || file.read(&shared, worker, &stop))?);
-                (Queue::Waiting(sender), 0)
+                let worker = spawn("worker", move || file.read(&shared, worker, &stop))?;
+                (vec![worker], Queue::Waiting(sender), 0)
             }
         };
         let recorder = Recorder::new(
@@ -148,26 +139,68 @@ impl Agent {
         );
         let recorder = spawn("recorder", move || recorder.run(told))?;
         ready.set(true);
-        Ok(Running { workers, recorder })
+        Ok(Running { workers, recorder, state })
+    }
+
+    /// Starts a worker for each socket, with the connections of before the restart.
+    fn start_live(
+        &self,
+        live: Live,
+        shared: &Shared,
+        progress: mpsc::Sender<Progress>,
+        state: &mut Option<Ended<()>>,
+        stop: &CancellationToken,
+    ) -> Result<Vec<Ended<Result<(), CaptureError>>>, CaptureError> {
+        let count = live.workers();
+        let mut tables: Vec<_> = (0..count).map(|_| self.table(count, shared)).collect();
+        let mut savers = Vec::new();
+        if let Some(path) = &self.config.state_dir {
+            let directory = StateDirectory::open(path)?;
+            let now = (wall_clock_us(), self.config.interval);
+            let worker_of = |ends| live.worker_of(ends);
+            directory.restore(&self.identity, shared, &mut tables, worker_of, now);
+            let writer;
+            (writer, savers) = StateWriter::new(directory, self.identity.clone(), count);
+            *state = Some(spawn("state", move || writer.run())?);
+        }
+        let mut savers = savers.into_iter();
+        let mut workers = Vec::new();
+        for (number, (reader, table)) in live.start(shared)?.into_iter().zip(tables).enumerate() {
+            let mut worker = self.worker(number, table, TELL_EVERY, progress.clone());
+            if let Some(saver) = savers.next() {
+                worker = worker.save_with(saver);
+            }
+            let stop = stop.clone();
+            let read = move || {
+                // One that fails ends all: the agent would be blind in part.
+                let failed = stop.clone().drop_guard();
+                reader.read(worker, &stop).inspect(|()| drop(failed.disarm()))
+            };
+            workers.push(spawn("worker", read)?);
+        }
+        Ok(workers)
+    }
+
+    /// The table of one of so many workers.
+    fn table(&self, workers: usize, shared: &Shared) -> FlowTable {
+        let config = FlowTableConfig {
+            interval: self.config.interval,
+            idle_timeout: self.config.idle_timeout,
+            max_flows: self.config.max_flows.div_ceil(workers),
+        };
+        FlowTable::new(config, shared.clone())
     }
 
     fn worker(
         &self,
         number: usize,
-        shared: &Shared,
+        table: FlowTable,
         tell_every: Duration,
         progress: mpsc::Sender<Progress>,
     ) -> Worker {
-        let interval = self.config.interval;
-        let table = FlowTableConfig {
-            interval,
-            idle_timeout: self.config.idle_timeout,
-            max_flows: self.config.max_flows,
-        };
-        let table = FlowTable::new(table, shared.clone());
         let every_us = tell_every.as_micros() as u64;
         let packets = self.metrics.packets.clone();
-        Worker::new(number, table, interval, every_us, packets, progress)
+        Worker::new(number, table, self.config.interval, every_us, packets, progress)
     }
 }
 
@@ -179,9 +212,13 @@ enum Source {
 
 /// The threads of an agent, by what they end with.
 struct Running {
-    workers: Vec<oneshot::Receiver<Result<(), CaptureError>>>,
-    recorder: oneshot::Receiver<Summary>,
+    workers: Vec<Ended<Result<(), CaptureError>>>,
+    recorder: Ended<Summary>,
+    state: Option<Ended<()>>,
 }
+
+/// What a thread ends with, when it does.
+type Ended<T> = oneshot::Receiver<T>;
 
 impl Running {
     /// Waits until all have ended. What was recorded is in the summary, even if reading failed.
@@ -191,6 +228,9 @@ impl Running {
             read = read.and(worker.await.unwrap_or(Err(CaptureError::Stopped)));
         }
         let recorded = self.recorder.await.map_err(|_| CaptureError::Stopped)?;
+        if let Some(state) = self.state {
+            state.await.map_err(|_| CaptureError::Stopped)?;
+        }
         if let Err(CaptureError::BrokenFile { summary, .. }) = &mut read {
             *summary = Box::new(recorded.clone());
         }
@@ -205,7 +245,7 @@ impl Running {
 fn spawn<T: Send + 'static>(
     name: &str,
     run: impl FnOnce() -> T + Send + 'static,
-) -> Result<oneshot::Receiver<T>, CaptureError> {
+) -> Result<Ended<T>, CaptureError> {
     let (sender, result) = oneshot::channel();
     thread::Builder::new()
         .name(name.to_owned())

@@ -8,6 +8,9 @@ use tokio::sync::mpsc;
 
 use crate::flow_table::{FlowTable, FlowTableStats, LATEST_US, Origin, PointId};
 use crate::packet::{LinkType, parse};
+use crate::state::{Round, Saver};
+
+const MINUTE_US: u64 = 60_000_000;
 
 /// One packet on its way to a flow.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +55,8 @@ pub(crate) struct Worker {
     /// Packets of all workers, and how many of this one's it shows that are not told yet.
     packets: Counter,
     shown: u64,
+    /// Where connections are saved, if they are.
+    saver: Option<Saver>,
     now_us: u64,
     /// How often to tell at least, and when that is next.
     tell_every_us: u64,
@@ -77,10 +82,17 @@ impl Worker {
             progress,
             packets,
             shown: 0,
+            saver: None,
             now_us: 0,
             tell_every_us,
             tell_at_us: 0,
         }
+    }
+
+    /// Has the connections saved, every minute and at the end.
+    pub(crate) fn save_with(mut self, saver: Saver) -> Self {
+        self.saver = Some(saver);
+        self
     }
 
     /// Begins the first interval: from now on there is something to report.
@@ -154,6 +166,12 @@ impl Worker {
         if is_done {
             self.progress.until_us = self.now_us;
         }
+        if let Some(saver) = &mut self.saver
+            && is_done
+        {
+            saver.begin(Round::Minute(self.now_us / MINUTE_US));
+            saver.step(|from, saved| self.table.save(from, saved));
+        }
         if !self.progress.records.is_empty() || self.now_us >= self.tell_at_us {
             self.tell()?;
         }
@@ -164,7 +182,11 @@ impl Worker {
     pub(crate) fn finish(mut self) -> Result<(), RecorderGone> {
         self.table.finish(self.now_us, &mut self.progress.records);
         self.progress.until_us = self.now_us;
-        self.tell()
+        let told = self.tell();
+        if let Some(saver) = self.saver {
+            saver.finish(|from, saved| self.table.save(from, saved));
+        }
+        told
     }
 
     fn tell(&mut self) -> Result<(), RecorderGone> {

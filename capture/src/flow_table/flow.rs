@@ -187,6 +187,15 @@ impl Flow {
         self.counted_s = self.counted_s.max(interval.start_s() as u32);
     }
 
+    /// Start of the latest interval, in seconds, that is not to be counted.
+    pub(super) fn counted_s(&self) -> u32 {
+        self.counted_s
+    }
+
+    pub(super) fn set_counted_s(&mut self, counted_s: u32) {
+        self.counted_s = counted_s;
+    }
+
     /// Whether the flow was open when an interval began, and no record has said so.
     pub(super) fn is_uncounted_at(&self, interval: Interval) -> bool {
         self.phase == Phase::Open && u64::from(self.counted_s) < interval.start_s()
@@ -218,12 +227,16 @@ impl Flow {
             return false;
         }
         if !self.sequenced.contains(sender) {
-            self.sequenced.insert(sender);
-            self.sequence[sender] = Sequence::starting_at(segment.sequence);
+            self.begin_sequence(sender, Sequence::starting_at(segment.sequence));
         }
         let length =
             segment.payload_bytes.saturating_add(u32::from(flags.syn) + u32::from(flags.fin));
         self.sequence[sender].follow(segment.sequence, length, time_us)
+    }
+
+    pub(super) fn begin_sequence(&mut self, end: End, sequence: Sequence) {
+        self.sequenced.insert(end);
+        self.sequence[end] = sequence;
     }
 
     /// The number after the highest that an end has sent.

@@ -137,9 +137,15 @@ impl Flow {
             return Effect::Identified;
         }
         if flags.syn && acknowledges_syn {
+            // In a simultaneous open both ends sent a SYN: no answer is that of the client's alone, and
+            // what a handshake takes is not measured.
+            if self.identity.isn(sender).is_some() {
+                self.mark = Mark::Handshake;
+            } else {
+                self.delta.syn_to_synack_us = short(self.identity.start_us, time_us);
+                self.mark = Mark::SynAck;
+            }
             self.identity.set_isn(sender, segment.sequence);
-            self.delta.syn_to_synack_us = short(self.identity.start_us, time_us);
-            self.mark = Mark::SynAck;
         } else if !flags.syn && flags.ack && sender == client && self.follows_syn(sender, segment) {
             // The answer passes elsewhere: this observation is one-sided.
             if self.identity.isn(receiver).is_none() {

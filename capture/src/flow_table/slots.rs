@@ -118,6 +118,22 @@ impl Slots {
         some(self[slot].links.next)
     }
 
+    /// Puts every list in order: open flows by their last packet, others by when they began to wait.
+    pub(super) fn sort_lists(&mut self) {
+        for phase in [Phase::HalfOpen, Phase::Open, Phase::Lingering, Phase::Remembered] {
+            let listed = std::iter::successors(self.first(phase), |slot| self.next(*slot));
+            let waits_since = |flow: &Flow| match phase {
+                Phase::Open => flow.last_seen_us,
+                _ => flow.since_us,
+            };
+            let mut order: Vec<_> = listed.map(|slot| (waits_since(&self[slot]), slot)).collect();
+            order.sort_unstable();
+            for (_, slot) in order {
+                self.move_to(slot, phase);
+            }
+        }
+    }
+
     fn link(&mut self, slot: Slot, phase: Phase) {
         let list = &mut self.lists[phase as usize];
         let links = Links { previous: list.tail, next: NONE };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use flowtrail_schema::InterfaceKind;
+use flowtrail_schema::{Endpoint, InterfaceKind};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -42,6 +42,16 @@ impl Live {
             );
         }
         Ok(Self { sockets, interfaces })
+    }
+
+    /// How many workers there are to be.
+    pub(crate) fn workers(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// The worker that gets the packets between two ends.
+    pub(crate) fn worker_of(&self, _ends: [Endpoint; 2]) -> usize {
+        0
     }
 
     /// Starts to follow the interfaces and to deliver packets: one reader for each socket.

@@ -199,3 +199,37 @@ fn a_new_pod_is_captured_from_its_first_syn_to_its_last_packet() {
     }
     assert_payloads(sum(&records, |r| r.sent), sum(&records, |r| r.received));
 }
+
+/// An agent that is shut down and started anew while a connection is open.
+#[test]
+fn a_restart_is_a_gap_and_not_a_new_connection() {
+    let (node, pod) = node_and_pod("fd00:9::");
+    let directory = tempfile::tempdir().unwrap();
+    let arguments = ["--state-dir", directory.path().to_str().unwrap()];
+    let address: SocketAddr = "[fd00:9::2]:9000".parse().unwrap();
+    let listener = pod.spawn(move || TcpListener::bind(address).unwrap()).join().unwrap();
+
+    let agent = RunningAgent::start(&node, &arguments);
+    let mut client = node.spawn(move || TcpStream::connect(address).unwrap()).join().unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    client.write_all(b"before").unwrap();
+    server.read_exact(&mut [0; 6]).unwrap();
+    let mut all = records(&agent.stop().1);
+    assert_eq!(all.iter().map(|record| record.closed.total()).sum::<u32>(), 0);
+
+    client.write_all(b"between").unwrap();
+    server.read_exact(&mut [0; 7]).unwrap();
+    let agent = RunningAgent::start(&node, &arguments);
+    client.write_all(b"after").unwrap();
+    server.read_exact(&mut [0; 5]).unwrap();
+    drop(server);
+    drop(client);
+    let after = records(&agent.stop().1);
+    assert!(after.iter().all(|record| record.opened + record.joined == 0), "{after:?}");
+    all.extend(after);
+    assert_one_connection(&all);
+    let ids: std::collections::HashSet<_> = all.iter().map(|it| it.connection_id).collect();
+    assert_eq!(ids.len(), 1);
+    assert!(all.iter().all(|record| record.local_primary && record.reporter == Reporter::Server));
+    assert_eq!(sum(&all, |record| record.sent).payload_bytes, 11);
+}

@@ -44,7 +44,12 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: Arguments, check: bool) -> anyhow::Result<()> {
     let Started { metrics, readiness, shutdown } = Started::new()?;
-    let Arguments { capture, ingest, engine, query } = arguments;
+    let Arguments { mut capture, ingest, engine, query } = arguments;
+    if capture.read.is_none() {
+        // Beside the rows, which a restart does not lose either.
+        let directory = engine.data_folder()?.join("agent");
+        capture.state_dir.get_or_insert(directory);
+    }
     let file = capture.read.clone();
     let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES);
     let agent = Agent::new(capture, Output::Channel { sender, partitions: PARTITIONS }, &metrics)?;

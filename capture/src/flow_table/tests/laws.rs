@@ -7,6 +7,7 @@ use flowtrail_schema::interval::IntervalLength;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::super::SavedFlows;
 use super::super::flow::Phase;
 use super::*;
 
@@ -242,5 +243,62 @@ proptest! {
                 prop_assert_eq!(at.len(), 1, "connection {} at {:?}", n, at);
             }
         }
+    }
+}
+
+/// Ends a table as a shutdown does, and gives its connections to a new one.
+fn restart(watch: &mut Watch, seconds: f64) {
+    watch.finish(seconds);
+    let mut saved = SavedFlows::default();
+    let mut from = Some(0);
+    while let Some(place) = from {
+        from = watch.table.save(place, &mut saved);
+    }
+    let config = watch.table.config.clone();
+    let shared = Shared::default();
+    let points: Vec<_> = saved.interfaces().map(|it| shared.add_point(it.into())).collect();
+    watch.table = FlowTable::new(config, shared.clone());
+    for n in 0..saved.len() {
+        assert!(watch.table.restore(&saved, n, &points, 0), "{saved:?}");
+    }
+    watch.table.restored();
+    points.into_iter().flatten().for_each(|point| shared.remove_point(point));
+    watch.shared = shared;
+    // The interface is found again.
+    watch.point = add_point(&watch.shared, "file", InterfaceKind::Other);
+}
+
+proptest! {
+    #[test]
+    fn restarts_lose_no_packet_and_begin_no_connection_anew(
+        steps in vec((any_pause(), any_segment()), 1..60),
+        restarts in any::<u64>(),
+    ) {
+        let mut watch = Watch::new();
+        let mut seconds = 0.0;
+        for (n, (pause, segment)) in steps.iter().enumerate() {
+            if restarts >> (n % 64) & 3 == 3 {
+                restart(&mut watch, seconds);
+            }
+            seconds += pause;
+            watch.see(seconds, *segment);
+        }
+        watch.until(seconds + 5_000.0);
+        let fed = steps.iter().fold((0, 0, 0), |(packets, bytes, payload), (_, it)| {
+            (packets + 1, bytes + u64::from(it.ip_bytes), payload + u64::from(it.payload_bytes))
+        });
+        prop_assert_eq!(sums(&watch.records), fed);
+        let begun: u32 = watch.records.iter().map(|record| record.opened + record.joined).sum();
+        let closed: u32 = watch.records.iter().map(|record| record.closed.total()).sum();
+        prop_assert_eq!(begun, closed);
+        prop_assert!(watch.table.slots.is_empty());
+        prop_assert!(watch.records.iter().all(|record| record.local_primary));
+        let mut starts = HashMap::<_, u32>::new();
+        for record in &watch.records {
+            let (client, server) = (record.client, record.server);
+            let tuple = (client.min(server), client.max(server));
+            *starts.entry((tuple, record.interval)).or_default() += record.open_at_start;
+        }
+        prop_assert!(starts.values().all(|count| *count <= 1), "open at start once per interval");
     }
 }

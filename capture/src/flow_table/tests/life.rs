@@ -230,6 +230,7 @@ fn in_a_simultaneous_open_the_lower_end_is_the_client() {
     assert_eq!(record.connection_id, from_isns(SERVER_ISN, CLIENT_ISN));
     assert_eq!((record.opened, record.joined, record.closed.total()), (1, 0, 0));
     assert_eq!((record.sent.packets, record.received.packets), (2, 2));
+    assert!(record.syn_to_synack.is_empty() && record.synack_to_ack.is_empty());
 }
 
 #[test]
