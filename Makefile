@@ -4,7 +4,7 @@ ENGINE = embedded/fetch-engine.sh
 
 .PHONY: help
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Show the graph of real traffic on this machine (DEMO_SECONDS=30 ends by itself)
@@ -36,6 +36,12 @@ test-kafka: engine ## Run the distributed shape through a real Apache Kafka brok
 	@deploy/setup.sh demo kafka
 	cargo build --workspace
 	cargo test -p flowtrail-e2e --test kafka -- --ignored
+
+.PHONY: bench-capture
+bench-capture: release ## Measure the agent beside softflowd and tcpdump (root; some minutes)
+	@deploy/setup.sh demo bench
+	cargo build --release -p flowtrail-e2e --bin flowtrail-bench-capture
+	target/release/flowtrail-bench-capture
 
 .PHONY: lint
 lint: ## Check formatting and lints

@@ -218,7 +218,7 @@ impl Namespace {
         Ok(())
     }
 
-    fn sysctl(&self, name: &str, value: &str) -> Result<()> {
+    pub(crate) fn sysctl(&self, name: &str, value: &str) -> Result<()> {
         let setting = format!("{name}={value}");
         let output = self.command("sysctl").args(["-q", "-w", &setting]).output()?;
         if !output.status.success() {
