@@ -37,6 +37,10 @@ test-kafka: engine ## Run the distributed shape through a real Apache Kafka brok
 	cargo build --workspace
 	cargo test -p flowtrail-e2e --test kafka -- --ignored
 
+.PHONY: golden
+golden: ## Record the golden captures anew (root; CASES="normal vlan" for some); then derive their records
+	cargo run -p flowtrail-e2e --bin flowtrail-golden -- $(CASES)
+
 .PHONY: lint
 lint: ## Check formatting and lints
 	cargo fmt --all --check
