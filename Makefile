@@ -39,6 +39,7 @@ test-kafka: engine ## Run the distributed shape through a real Apache Kafka brok
 
 .PHONY: golden
 golden: ## Record the golden captures anew (root; CASES="normal vlan" for some); then derive their records
+	@deploy/setup.sh build demo golden
 	cargo run -p flowtrail-e2e --bin flowtrail-golden -- $(CASES)
 
 .PHONY: lint

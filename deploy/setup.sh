@@ -2,7 +2,7 @@
 # Checks that what Flowtrail is built and tried with is on this machine, and installs what is missing
 # on Debian and Ubuntu (as root or with sudo); elsewhere it names what to install.
 #
-#   deploy/setup.sh build|demo|test|kafka …
+#   deploy/setup.sh build|demo|test|golden|kafka …
 set -eu
 
 missing=""
@@ -30,12 +30,15 @@ for purpose in "$@"; do
     test)
         need curl curl
         ;;
+    golden)
+        need tcpdump tcpdump
+        ;;
     kafka)
         need java openjdk-17-jre-headless
         need mvn maven
         ;;
     *)
-        echo "usage: deploy/setup.sh build|demo|test|kafka …" >&2
+        echo "usage: deploy/setup.sh build|demo|test|golden|kafka …" >&2
         exit 2
         ;;
     esac

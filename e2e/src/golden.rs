@@ -1,12 +1,14 @@
 //! Golden captures: traffic of known shape between network namespaces, recorded with tcpdump into the
 //! files that `capture/tests/golden` holds beside their reviewed records.
 
+mod conversation;
 mod endings;
 mod handshakes;
 mod lives;
 mod paths;
-pub mod stage;
-pub mod wire;
+mod recording;
+mod stage;
+mod wire;
 
 use std::path::Path as FilePath;
 

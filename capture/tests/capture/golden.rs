@@ -36,7 +36,8 @@ const PAIRS: [[&str; 2]; 5] = [
 ];
 
 /// Fields in which the agent does not do yet what is demanded.
-const DEVIATIONS: [(&str, &str); 3] = [
+const DEVIATIONS: [(&str, &str); 4] = [
+    ("fast_open", "first_response"),
     ("simultaneous_open_high", "syn_to_synack"),
     ("simultaneous_open_low", "syn_to_synack"),
     ("simultaneous_open_low", "synack_to_ack"),

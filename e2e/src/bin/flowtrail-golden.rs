@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use flowtrail_e2e::golden::{Case, cases};
 
@@ -62,11 +62,17 @@ fn make(arguments: &Arguments) -> Result<()> {
                 })
             })
             .collect();
-        let made = making.into_iter().map(|case| match case.join() {
-            Ok(made) => made,
-            Err(_) => bail!("a case ended early"),
-        });
-        made.filter_map(Result::err).for_each(|error| eprintln!("error: {error:#}"));
-        Ok(())
+        let failed: Vec<_> = making
+            .into_iter()
+            .filter_map(|case| match case.join() {
+                Ok(made) => made.err(),
+                Err(_) => Some(anyhow!("a case ended early")),
+            })
+            .map(|error| format!("{error:#}"))
+            .collect();
+        match failed.is_empty() {
+            true => Ok(()),
+            false => bail!("{}", failed.join("\n")),
+        }
     })
 }

@@ -7,10 +7,9 @@ use anyhow::Result;
 use socket2::Socket;
 
 use super::Case;
-use super::stage::{
-    ETH0, PORT, Path, SERVER, Stage, close, exchange, pause_ms, reset, see_end, send, until_ms,
-};
-use super::wire::{after_ms, at_once};
+use super::conversation::{close, exchange, pause_ms, reset, see_end, send, until_ms};
+use super::stage::{ETH0, PORT, Path, SERVER, Stage};
+use super::wire::{after_ms, at_once, lost};
 
 pub(super) const CASES: &[Case] = &[
     Case::new("normal", Path::Wire, normal),
@@ -18,6 +17,8 @@ pub(super) const CASES: &[Case] = &[
     Case::new("half_close", Path::Wire, half_close),
     Case::new("resets", Path::Wire, resets),
     Case::new("late_acks", Path::Wire, late_acks),
+    Case::new("late_syn", Path::Wire, late_syn),
+    Case::new("lost_fin", Path::Wire, lost_fin),
 ];
 
 /// Interval that every capture begins in the same second of.
@@ -136,5 +137,39 @@ fn late_acks(stage: &Stage) -> Result<()> {
         close(client, server)?;
         pause_ms(9_200);
         Ok(())
+    })
+}
+
+/// A copy of the client's SYN comes two seconds after the close, at the server's interface; the server
+/// answers it, and is answered by what the client remembers.
+fn late_syn(stage: &Stage) -> Result<()> {
+    let to = (SERVER, PORT).into();
+    let listener = stage.listen(to)?;
+    stage.wire()?.set(|frame| match frame.tcp.syn && frame.to_server {
+        true => [0, 2_000].into_iter().flat_map(after_ms).collect(),
+        false => at_once(),
+    });
+    until_ms(INTERVAL_S, 2_000);
+    let recording = stage.record((&stage.server, ETH0), "late_syn", &["tcp"])?;
+    let (client, server) = stage.connect(40_001, to, &listener)?;
+    exchange(&client, &server, 100, 200)?;
+    close(client, server)?;
+    pause_ms(2_500);
+    recording.stop()
+}
+
+/// The client's FIN is lost, and sent again.
+fn lost_fin(stage: &Stage) -> Result<()> {
+    let mut fins = 0;
+    stage.wire()?.set(move |frame| {
+        fins += u32::from(frame.tcp.fin && frame.to_server);
+        match frame.tcp.fin && frame.to_server && fins == 1 {
+            true => lost(),
+            false => at_once(),
+        }
+    });
+    with_connection(stage, "lost_fin", |client, server| {
+        exchange(&client, &server, 100, 200)?;
+        close(client, server)
     })
 }

@@ -5,13 +5,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use etherparse::PacketBuilder;
 use socket2::Socket;
 
 use super::Case;
-use super::stage::{
-    CLIENT, ETH0, PORT, Path, Recording, SERVER, Stage, close, exchange, pause_ms, until_ms,
-};
+use super::conversation::{close, exchange, pause_ms, send, until_ms};
+use super::recording::Recording;
+use super::stage::{CLIENT, ETH0, PORT, Path, SERVER, Stage, crafted};
 use super::wire::{after_ms, at_once, lost};
 
 pub(super) const CASES: &[Case] = &[
@@ -23,6 +22,9 @@ pub(super) const CASES: &[Case] = &[
     Case::new("syn_at_interval_end", Path::Wire, syn_at_interval_end),
     Case::new("simultaneous_open", Path::Wire, simultaneous_open),
     Case::new("half_open_scan", Path::Wire, half_open_scan),
+    Case::new("stray_rst", Path::Wire, stray_rst),
+    Case::new("fast_open", Path::Wire, fast_open),
+    Case::new("refused_again", Path::Wire, refused_again),
 ];
 
 const INTERVAL_S: u64 = 10;
@@ -196,8 +198,59 @@ fn half_open_scan(stage: &Stage) -> Result<()> {
     let _listener = stage.listen(to)?;
     until_ms(INTERVAL_S, 2_000);
     let recording = stage.record((&stage.client, ETH0), "half_open_scan", &["tcp"])?;
-    let syn = PacketBuilder::ipv4(CLIENT.octets(), SERVER.octets(), 64);
-    stage.craft(syn.tcp(40_001, PORT, 0x1000_0000, 64_240).syn(), 0)?;
+    stage.say(crafted(true, 0x1000_0000).syn(), 0)?;
     pause_ms(100);
+    recording.stop()
+}
+
+/// A RST that does not acknowledge the SYN, left over from another connection, comes before the answer.
+/// All packets are crafted.
+fn stray_rst(stage: &Stage) -> Result<()> {
+    const ISN: [u32; 2] = [5_000_000, 6_000_000];
+    let up = |offset: u32| crafted(true, ISN[0] + offset);
+    let down = |offset: u32| crafted(false, ISN[1] + offset);
+    stage.silence()?;
+    until_ms(INTERVAL_S, 2_000);
+    let recording = stage.record((&stage.client, ETH0), "stray_rst", &["tcp"])?;
+    stage.say(up(0).syn(), 0)?;
+    stage.say(crafted(false, 0).rst().ack(4_000_000), 0)?;
+    stage.say(down(0).syn().ack(ISN[0] + 1), 0)?;
+    stage.say(up(1).ack(ISN[1] + 1), 0)?;
+    stage.say(up(1).ack(ISN[1] + 1), 100)?;
+    stage.say(down(1).ack(ISN[0] + 101), 200)?;
+    stage.say(up(101).fin().ack(ISN[1] + 201), 0)?;
+    stage.say(down(201).fin().ack(ISN[0] + 102), 0)?;
+    stage.say(up(102).ack(ISN[1] + 202), 0)?;
+    recording.stop()
+}
+
+/// The request is in the SYN (TCP Fast Open, RFC 7413), without a cookie.
+fn fast_open(stage: &Stage) -> Result<()> {
+    const MSG_FASTOPEN: i32 = 0x2000_0000;
+    let to = (SERVER, PORT).into();
+    // Bits of ip-sysctl: a client's, without cookie; a server's, without cookie, at all listeners.
+    stage.client.sysctl("net.ipv4.tcp_fastopen", "5")?;
+    stage.server.sysctl("net.ipv4.tcp_fastopen", "1538")?;
+    let listener = stage.listen(to)?;
+    until_ms(INTERVAL_S, 2_000);
+    let recording = stage.record((&stage.client, ETH0), "fast_open", &["tcp"])?;
+    let client = stage.socket(40_001, to)?;
+    client.send_to_with_flags(&[0x2e; 100], &to.into(), MSG_FASTOPEN)?;
+    let (server, _) = listener.accept()?;
+    std::io::Read::read_exact(&mut &server, &mut [0; 100])?;
+    pause_ms(20);
+    send(&server, &client, 200)?;
+    close(client, server)?;
+    recording.stop()
+}
+
+/// Two attempts from one port.
+fn refused_again(stage: &Stage) -> Result<()> {
+    let to = (SERVER, CLOSED_PORT).into();
+    until_ms(INTERVAL_S, 2_000);
+    let recording = stage.record((&stage.client, ETH0), "refused_again", &["tcp"])?;
+    must_fail(&stage.socket(40_001, to)?, to)?;
+    pause_ms(500);
+    must_fail(&stage.socket(40_001, to)?, to)?;
     recording.stop()
 }

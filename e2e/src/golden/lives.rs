@@ -3,14 +3,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use anyhow::Result;
-use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader};
+use anyhow::{Result, bail};
 use socket2::TcpKeepalive;
 
 use super::Case;
-use super::stage::{
-    CLIENT, ETH0, PORT, Path, SERVER, Stage, close, exchange, pause_ms, reset, send, until_ms,
-};
+use super::conversation::{close, exchange, pause_ms, reset, send, until_ms};
+use super::stage::{ETH0, PORT, Path, SERVER, Stage, crafted};
+use super::wire::{at_once, lost};
 
 pub(super) const CASES: &[Case] = &[
     Case::new("midstream", Path::Wire, midstream),
@@ -23,6 +22,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new("zero_window", Path::Wire, zero_window),
     Case::new("port_reuse", Path::Wire, port_reuse),
     Case::new("port_reuse_after_crash", Path::Wire, port_reuse_after_crash),
+    Case::new("port_reuse_unanswered", Path::Wire, port_reuse_unanswered),
     Case::new("superseded", Path::Wire, superseded),
 ];
 
@@ -129,7 +129,7 @@ fn sequence_wrap(stage: &Stage) -> Result<()> {
     stage.silence()?;
     until_ms(INTERVAL_S, 2_000);
     let recording = stage.record((&stage.client, ETH0), "sequence_wrap", &["tcp"])?;
-    let say = |packet, payload| say(stage, packet, payload);
+    let say = |packet, payload| stage.say(packet, payload);
     say(up(0).syn(), 0)?;
     say(down(0).syn().ack(up_to(1)), 0)?;
     say(up(1).ack(down_to(1)), 100)?;
@@ -204,6 +204,27 @@ fn port_reuse_after_crash(stage: &Stage) -> Result<()> {
     recording.stop()
 }
 
+/// A client gives up an attempt that the path has swallowed, and tries again from the same port.
+fn port_reuse_unanswered(stage: &Stage) -> Result<()> {
+    let to = (SERVER, PORT).into();
+    let listener = stage.listen(to)?;
+    stage.wire()?.set(|frame| match frame.to_server && frame.number == 1 {
+        true => lost(),
+        false => at_once(),
+    });
+    until_ms(INTERVAL_S, 2_000);
+    let recording = stage.record((&stage.client, ETH0), "port_reuse_unanswered", &["tcp"])?;
+    let first = stage.socket(40_001, to)?;
+    if first.connect_timeout(&to.into(), Duration::from_millis(300)).is_ok() {
+        bail!("{to} answers");
+    }
+    drop(first);
+    let (client, server) = stage.connect(40_001, to, &listener)?;
+    exchange(&client, &server, 100, 200)?;
+    close(client, server)?;
+    recording.stop()
+}
+
 /// Both ends forget a connection, and a new one takes its tuple; before, somebody's SYN on that tuple
 /// is not answered. All packets are crafted.
 fn superseded(stage: &Stage) -> Result<()> {
@@ -215,7 +236,7 @@ fn superseded(stage: &Stage) -> Result<()> {
     stage.silence()?;
     until_ms(INTERVAL_S, 2_000);
     let recording = stage.record((&stage.client, ETH0), "superseded", &["tcp"])?;
-    let say = |packet, payload| say(stage, packet, payload);
+    let say = |packet, payload| stage.say(packet, payload);
     say(up(OLD[0]).syn(), 0)?;
     say(down(OLD[1]).syn().ack(OLD[0] + 1), 0)?;
     say(up(OLD[0] + 1).ack(OLD[1] + 1), 100)?;
@@ -231,20 +252,4 @@ fn superseded(stage: &Stage) -> Result<()> {
     say(down(NEW[1] + 401).fin().ack(NEW[0] + 302), 0)?;
     say(up(NEW[0] + 302).ack(NEW[1] + 402), 0)?;
     recording.stop()
-}
-
-/// A packet of a conversation that no socket has, of the client's or the server's.
-fn crafted(from_client: bool, sequence: u32) -> PacketBuilderStep<TcpHeader> {
-    let (client, server) = (CLIENT.octets(), SERVER.octets());
-    match from_client {
-        true => PacketBuilder::ipv4(client, server, 64).tcp(40_001, PORT, sequence, 64_240),
-        false => PacketBuilder::ipv4(server, client, 64).tcp(PORT, 40_001, sequence, 65_160),
-    }
-}
-
-/// Sends it, and leaves it time to arrive before the next.
-fn say(stage: &Stage, packet: PacketBuilderStep<TcpHeader>, payload: usize) -> Result<()> {
-    stage.craft(packet, payload)?;
-    pause_ms(10);
-    Ok(())
 }

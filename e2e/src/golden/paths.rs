@@ -6,10 +6,9 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::Case;
-use super::stage::{
-    BACKEND, BACKEND_PORT, ETH0, PORT, Path, Recording, SERVER, SERVER6, SERVICE, Stage, close,
-    exchange, send, until_ms,
-};
+use super::conversation::{close, exchange, send, until_ms};
+use super::recording::Recording;
+use super::stage::{BACKEND, BACKEND_PORT, ETH0, PORT, Path, SERVER, SERVER6, SERVICE, Stage};
 use super::wire::{after_ms, at_once, lost};
 
 pub(super) const CASES: &[Case] = &[

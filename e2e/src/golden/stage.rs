@@ -1,52 +1,41 @@
-//! The stage of a case: two namespaces with something between them, sockets inside, and tcpdump.
+//! The stage of a case: two namespaces with something between them, sockets inside.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
-use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use etherparse::{PacketBuilderStep, TcpHeader};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use anyhow::{Context, Result};
+use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::conversation::pause_ms;
+use super::recording::Recording;
 use super::wire::Wire;
 use crate::lab::{Lab, Namespace};
 
 /// Addresses of the two ends, for documentation (RFC 5737, RFC 3849). The client's is the lower.
-pub const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub(super) const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// The server.
-pub const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+pub(super) const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// The client's other address.
-pub const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+pub(super) const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 /// The server's other address.
-pub const SERVER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+pub(super) const SERVER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 
 /// Interface of each end.
-pub const ETH0: &str = "eth0";
+pub(super) const ETH0: &str = "eth0";
 
 /// The server's port, where nothing speaks for another.
-pub const PORT: u16 = 80;
-
-/// Headers of a pcap file, and of each packet in it (draft-ietf-opsawg-pcap). tcpdump writes them in
-/// the machine's order, which is little-endian where this runs.
-const PCAP_HEADER_BYTES: usize = 24;
-const PACKET_HEADER_BYTES: usize = 16;
+pub(super) const PORT: u16 = 80;
 
 /// No step of a case takes longer, but for pauses.
 const PATIENCE: Duration = Duration::from_secs(40);
-
-/// What the kernel still has of packets when a case is over.
-const SETTLE: Duration = Duration::from_millis(300);
 
 const MACS: [&str; 2] = ["02:00:00:00:00:01", "02:00:00:00:00:02"];
 
 /// What is between the two ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Path {
+pub(super) enum Path {
     /// A relay in user space.
     Wire,
     /// A veth pair: segmentation is left to the other end.
@@ -58,25 +47,22 @@ pub enum Path {
 }
 
 /// Two ends and what is between them.
-pub struct Stage {
+pub(super) struct Stage {
     /// The relay, if there is one.
     wire: Option<Wire>,
     /// Where the client's sockets are.
-    pub client: Namespace,
+    pub(super) client: Namespace,
     /// Where the server's sockets are.
-    pub server: Namespace,
+    pub(super) server: Namespace,
     /// What is between them, if it is a namespace.
-    pub middle: Namespace,
+    pub(super) middle: Namespace,
     directory: PathBuf,
     _lab: Lab,
 }
 
 impl Stage {
     /// Sets a stage. Captures go to a directory.
-    ///
-    /// # Errors
-    /// Without root, or if the kernel refuses.
-    pub fn set(name: &str, path: Path, directory: PathBuf) -> Result<Self> {
+    pub(super) fn set(name: &str, path: Path, directory: PathBuf) -> Result<Self> {
         let mut lab = Lab::new(&format!("flowtrail-golden-{name}"))?;
         let [client, server, middle] =
             ["client", "server", "middle"].map(|role| lab.namespace(role));
@@ -98,10 +84,7 @@ impl Stage {
     }
 
     /// The relay.
-    ///
-    /// # Errors
-    /// If the stage has none.
-    pub fn wire(&self) -> Result<&Wire> {
+    pub(super) fn wire(&self) -> Result<&Wire> {
         self.wire.as_ref().context("this stage has no wire")
     }
 
@@ -172,60 +155,30 @@ impl Stage {
         ))
     }
 
-    /// Starts to record what passes an interface, into `NAME.pcap`, at most so many bytes a packet.
-    ///
-    /// # Errors
-    /// If there is no tcpdump.
-    pub fn record(
+    /// Starts to record what passes an interface, into `NAME.pcap`, with more options for tcpdump.
+    pub(super) fn record(
         &self,
         at: (&Namespace, &str),
         name: &str,
         options: &[&str],
     ) -> Result<Recording> {
-        let (namespace, interface) = at;
-        let path = self.directory.join(format!("{name}.pcap"));
-        let mut child = namespace
-            .command("tcpdump")
-            .args(["-i", interface, "-n", "-p", "-U", "--immediate-mode", "-Z", "root", "-w"])
-            .arg(&path)
-            .args(options)
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot run tcpdump: apt-get install tcpdump")?;
-        let mut said = String::new();
-        let mut stderr = BufReader::new(child.stderr.take().context("tcpdump has no stderr")?);
-        while !said.contains("listening on") {
-            if stderr.read_line(&mut said)? == 0 {
-                bail!("tcpdump ended: {said}");
-            }
-        }
-        thread::spawn(move || stderr.read_to_string(&mut said));
-        Ok(Recording { child, path })
+        Recording::start(at, self.directory.join(format!("{name}.pcap")), options)
     }
 
     /// A socket listening on the server's side.
-    ///
-    /// # Errors
-    /// If the address is in use.
-    pub fn listen(&self, address: SocketAddr) -> Result<Socket> {
+    pub(super) fn listen(&self, address: SocketAddr) -> Result<Socket> {
         let socket = bound(&self.server, address)?;
         socket.listen(16)?;
         Ok(socket)
     }
 
     /// A socket on the server's side that may connect itself.
-    ///
-    /// # Errors
-    /// If the address is in use.
-    pub fn server_socket(&self, address: SocketAddr) -> Result<Socket> {
+    pub(super) fn server_socket(&self, address: SocketAddr) -> Result<Socket> {
         bound(&self.server, address)
     }
 
     /// Sends a packet that no socket made, from the end that its source address belongs to.
-    ///
-    /// # Errors
-    /// If the kernel refuses.
-    pub fn craft(&self, packet: PacketBuilderStep<TcpHeader>, payload: usize) -> Result<()> {
+    fn craft(&self, packet: PacketBuilderStep<TcpHeader>, payload: usize) -> Result<()> {
         let mut bytes = Vec::with_capacity(packet.size(payload));
         packet.write(&mut bytes, &vec![0x2e; payload])?;
         let (namespace, to) = match bytes.get(12..16) == Some(&CLIENT.octets()[..]) {
@@ -239,11 +192,15 @@ impl Stage {
         })?
     }
 
+    /// Sends such a packet, and leaves it time to arrive before the next.
+    pub(super) fn say(&self, packet: PacketBuilderStep<TcpHeader>, payload: usize) -> Result<()> {
+        self.craft(packet, payload)?;
+        pause_ms(10);
+        Ok(())
+    }
+
     /// Keeps the kernels out of a conversation whose packets are all crafted.
-    ///
-    /// # Errors
-    /// If there is no nft.
-    pub fn silence(&self) -> Result<()> {
+    pub(super) fn silence(&self) -> Result<()> {
         let rules = "table inet silence {
             chain arriving { type filter hook input priority 0; meta l4proto tcp drop; }
         }";
@@ -251,10 +208,7 @@ impl Stage {
     }
 
     /// A client's socket, not yet connected.
-    ///
-    /// # Errors
-    /// If the port is in use.
-    pub fn socket(&self, port: u16, to: SocketAddr) -> Result<Socket> {
+    pub(super) fn socket(&self, port: u16, to: SocketAddr) -> Result<Socket> {
         let any: IpAddr = match to.ip() {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -263,10 +217,7 @@ impl Stage {
     }
 
     /// A connection from a port of the client to a listening socket: both its ends.
-    ///
-    /// # Errors
-    /// If it cannot be made.
-    pub fn connect(
+    pub(super) fn connect(
         &self,
         port: u16,
         to: SocketAddr,
@@ -281,74 +232,13 @@ impl Stage {
 }
 
 /// The client's address where there is a router: a pod's.
-pub const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 5);
+pub(super) const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 5);
 /// The address that the pod asks: a Service's.
-pub const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+pub(super) const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// What the router makes of it.
-pub const BACKEND: Ipv4Addr = Ipv4Addr::new(172, 30, 1, 2);
+pub(super) const BACKEND: Ipv4Addr = Ipv4Addr::new(172, 30, 1, 2);
 /// The port that the backend listens on.
-pub const BACKEND_PORT: u16 = 8080;
-
-/// A tcpdump that runs. Dropping it ends it.
-pub struct Recording {
-    child: Child,
-    path: PathBuf,
-}
-
-impl Recording {
-    /// Ends it, with all that has passed by now in its file.
-    ///
-    /// # Errors
-    /// If tcpdump has failed.
-    pub fn stop(mut self) -> Result<()> {
-        thread::sleep(SETTLE);
-        self.interrupt();
-        let status = self.child.wait()?;
-        if !status.success() {
-            bail!("tcpdump failed: {status}");
-        }
-        Ok(())
-    }
-
-    /// Ends it, and dates what has passed since an instant later than it was.
-    ///
-    /// # Errors
-    /// If tcpdump has failed, or the file cannot be rewritten.
-    pub fn stop_and_postpone(self, since: SystemTime, by: Duration) -> Result<()> {
-        let path = self.path.clone();
-        self.stop()?;
-        let since_s = since.duration_since(UNIX_EPOCH)?.as_secs_f64();
-        let mut bytes = std::fs::read(&path)?;
-        let mut at = PCAP_HEADER_BYTES;
-        while let Some(header) = bytes.get_mut(at..at + PACKET_HEADER_BYTES) {
-            let word = |n: usize| -> u32 {
-                header[4 * n..].first_chunk().copied().map_or(0, u32::from_le_bytes)
-            };
-            let (seconds, microseconds, captured) = (word(0), word(1), word(2));
-            if f64::from(seconds) + f64::from(microseconds) / 1e6 >= since_s {
-                let later = seconds + by.as_secs() as u32;
-                header[..4].copy_from_slice(&later.to_le_bytes());
-            }
-            at += PACKET_HEADER_BYTES + captured as usize;
-        }
-        std::fs::write(&path, bytes)?;
-        Ok(())
-    }
-
-    fn interrupt(&self) {
-        if let Ok(pid) = i32::try_from(self.child.id()) {
-            // It has ended by itself, at worst.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
-        }
-    }
-}
-
-impl Drop for Recording {
-    fn drop(&mut self) {
-        self.interrupt();
-        let _ = self.child.wait();
-    }
-}
+pub(super) const BACKEND_PORT: u16 = 8080;
 
 fn veth(a: &Namespace, name: &str, b: &Namespace, peer: &str) -> Result<()> {
     a.ip(["link", "add", name, "type", "veth", "peer", "name", peer, "netns", b.name()])?;
@@ -379,80 +269,11 @@ fn patient(socket: &Socket) -> Result<()> {
     Ok(())
 }
 
-/// Sends so many bytes from one end of a connection to the other.
-///
-/// # Errors
-/// If they do not arrive.
-pub fn send(mut from: &Socket, mut to: &Socket, bytes: usize) -> Result<()> {
-    let payload = vec![0x2e; bytes];
-    thread::scope(|scope| {
-        let sending = scope.spawn(move || from.write_all(&payload));
-        let received = to.read_exact(&mut vec![0; bytes]);
-        match sending.join() {
-            Ok(sent) => sent.context("cannot send")?,
-            Err(_) => bail!("the sending thread ended early"),
-        }
-        received.context("cannot receive")
-    })
-}
-
-/// A request and a response.
-///
-/// # Errors
-/// If they do not arrive.
-pub fn exchange(client: &Socket, server: &Socket, request: usize, response: usize) -> Result<()> {
-    send(client, server, request)?;
-    pause_ms(5);
-    send(server, client, response)
-}
-
-/// Closes both ends, one after the other.
-///
-/// # Errors
-/// If the other end does not see the first close.
-pub fn close(first: Socket, second: Socket) -> Result<()> {
-    first.shutdown(Shutdown::Write)?;
-    see_end(&second)?;
-    pause_ms(5);
-    second.shutdown(Shutdown::Write)?;
-    see_end(&first)?;
-    // A pause for the last acknowledgment.
-    pause_ms(50);
-    Ok(())
-}
-
-/// Waits until the other end has closed.
-///
-/// # Errors
-/// If it sends something instead.
-pub fn see_end(mut socket: &Socket) -> Result<()> {
-    match socket.read(&mut [0; 1])? {
-        0 => Ok(()),
-        _ => bail!("there was more to read"),
+/// A packet of a conversation that no socket has, of the client's or the server's.
+pub(super) fn crafted(from_client: bool, sequence: u32) -> PacketBuilderStep<TcpHeader> {
+    let (client, server) = (CLIENT.octets(), SERVER.octets());
+    match from_client {
+        true => PacketBuilder::ipv4(client, server, 64).tcp(40_001, PORT, sequence, 64_240),
+        false => PacketBuilder::ipv4(server, client, 64).tcp(PORT, 40_001, sequence, 65_160),
     }
-}
-
-/// Ends a connection with a RST.
-///
-/// # Errors
-/// If the kernel refuses.
-pub fn reset(socket: Socket) -> Result<()> {
-    socket.set_linger(Some(Duration::ZERO))?;
-    drop(socket);
-    pause_ms(50);
-    Ok(())
-}
-
-/// Lets time pass.
-pub fn pause_ms(milliseconds: u64) {
-    thread::sleep(Duration::from_millis(milliseconds));
-}
-
-/// Lets time pass until it is so many milliseconds after a multiple of `every_s` seconds of the wall
-/// clock, since that is what intervals are aligned to.
-pub fn until_ms(every_s: u64, offset_ms: u64) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let every = every_s * 1_000;
-    let past = now.as_millis() as u64 % every;
-    pause_ms((offset_ms + every - past) % every);
 }

@@ -23,26 +23,26 @@ const IDLE: Duration = Duration::from_secs(3_600);
 
 /// A frame on the wire, as a policy sees it.
 #[derive(Debug)]
-pub struct Frame {
+pub(super) struct Frame {
     /// Which way it goes: from the first interface to the second.
-    pub to_server: bool,
+    pub(super) to_server: bool,
     /// Its number in its direction, the first being 1.
-    pub number: u32,
+    pub(super) number: u32,
     /// Its TCP header.
-    pub tcp: TcpHeader,
+    pub(super) tcp: TcpHeader,
     /// Bytes of payload.
-    pub payload: usize,
+    pub(super) payload: usize,
 }
 
 /// When to deliver a frame: never, after a while, or several times.
-pub type Deliveries = Vec<Duration>;
+pub(super) type Deliveries = Vec<Duration>;
 
 /// Decides on each frame.
-pub type Policy = Box<dyn FnMut(&Frame) -> Deliveries + Send>;
+pub(super) type Policy = Box<dyn FnMut(&Frame) -> Deliveries + Send>;
 
 /// A relay between two interfaces of a namespace. It ends when they are deleted.
 #[derive(Clone)]
-pub struct Wire {
+pub(super) struct Wire {
     policy: Arc<Mutex<Policy>>,
 }
 
@@ -50,27 +50,28 @@ pub struct Wire {
 type Due = Reverse<(Instant, u64, bool, Vec<u8>)>;
 
 /// At once, as if the wire were a wire.
-pub fn at_once() -> Deliveries {
+pub(super) fn at_once() -> Deliveries {
     vec![Duration::ZERO]
 }
 
 /// Never.
-pub fn lost() -> Deliveries {
+pub(super) fn lost() -> Deliveries {
     Vec::new()
 }
 
 /// After some milliseconds.
-pub fn after_ms(milliseconds: u64) -> Deliveries {
+pub(super) fn after_ms(milliseconds: u64) -> Deliveries {
     vec![Duration::from_millis(milliseconds)]
 }
 
 impl Wire {
     /// Connects two interfaces, delivering everything at once. With a VLAN's id, what leaves at the
     /// second interface is tagged; the kernel takes tags off what comes in.
-    ///
-    /// # Errors
-    /// If there are no such interfaces.
-    pub fn connect(namespace: &Namespace, ends: [&str; 2], vlan: Option<u16>) -> Result<Self> {
+    pub(super) fn connect(
+        namespace: &Namespace,
+        ends: [&str; 2],
+        vlan: Option<u16>,
+    ) -> Result<Self> {
         let open = |name: &str| -> Result<Arc<RawPacketStream>> {
             let name = name.to_owned();
             namespace.inside(move || {
@@ -91,7 +92,7 @@ impl Wire {
     }
 
     /// Decides anew on what comes from now on.
-    pub fn set(&self, policy: impl FnMut(&Frame) -> Deliveries + Send + 'static) {
+    pub(super) fn set(&self, policy: impl FnMut(&Frame) -> Deliveries + Send + 'static) {
         *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(policy);
     }
 }
