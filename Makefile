@@ -4,7 +4,7 @@ ENGINE = embedded/fetch-engine.sh
 
 .PHONY: help
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Show the graph of real traffic on this machine (DEMO_SECONDS=30 ends by itself)
@@ -27,7 +27,7 @@ engine: ## Get the embedded ClickHouse engine once, into ~/.cache/flowtrail
 
 .PHONY: test
 test: engine ## Run all tests but those that need a Kafka broker (root, for network namespaces)
-	@deploy/setup.sh demo test
+	@deploy/setup.sh demo test golden
 	cargo build --workspace
 	cargo test --workspace
 
@@ -38,9 +38,14 @@ test-kafka: engine ## Run the distributed shape through a real Apache Kafka brok
 	cargo test -p flowtrail-e2e --test kafka -- --ignored
 
 .PHONY: golden
-golden: ## Record the golden captures anew (root; CASES="normal vlan" for some); then derive their records
+golden: ## Record the golden captures anew (root; CASES="normal vlan" for some)
 	@deploy/setup.sh build demo golden
 	cargo run -p flowtrail-e2e --bin flowtrail-golden -- $(CASES)
+
+.PHONY: golden-records
+golden-records: ## Derive the expected records from the captures and their reviewed events
+	@deploy/setup.sh build
+	cargo run -p flowtrail-e2e --bin flowtrail-golden -- --derive
 
 .PHONY: lint
 lint: ## Check formatting and lints

@@ -2,9 +2,11 @@
 //! files that `capture/tests/golden` holds beside their reviewed records.
 
 mod conversation;
+mod derive;
 mod endings;
 mod handshakes;
 mod lives;
+mod packets;
 mod paths;
 mod recording;
 mod stage;
@@ -14,6 +16,7 @@ use std::path::Path as FilePath;
 
 use anyhow::{Context, Result};
 
+pub use derive::derive;
 use stage::{Path, Stage};
 
 /// One kind of traffic, and the capture or captures of it.

@@ -7,7 +7,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
-use flowtrail_e2e::golden::{Case, cases};
+use flowtrail_e2e::golden::{Case, cases, derive};
 
 #[derive(Parser)]
 #[command(about = "Records the golden captures in network namespaces (needs root)")]
@@ -22,6 +22,10 @@ struct Arguments {
     /// Say which cases there are.
     #[arg(long)]
     list: bool,
+
+    /// Derive the records from the events instead, of the captures that are there.
+    #[arg(long, conflicts_with_all = ["cases", "list"])]
+    derive: bool,
 }
 
 fn main() -> ExitCode {
@@ -35,6 +39,9 @@ fn main() -> ExitCode {
 }
 
 fn make(arguments: &Arguments) -> Result<()> {
+    if arguments.derive {
+        return derive(&arguments.directory);
+    }
     if arguments.list {
         cases().for_each(|case| println!("{}", case.name));
         return Ok(());

@@ -14,8 +14,8 @@ use crate::lab::Namespace;
 
 /// Headers of a pcap file, and of each packet in it (draft-ietf-opsawg-pcap). tcpdump writes them in
 /// the machine's order, which is little-endian where this runs.
-const PCAP_HEADER_BYTES: usize = 24;
-const PACKET_HEADER_BYTES: usize = 16;
+pub(super) const PCAP_HEADER_BYTES: usize = 24;
+pub(super) const PACKET_HEADER_BYTES: usize = 16;
 
 /// What the kernel still has of packets when a case is over.
 const SETTLE: Duration = Duration::from_millis(300);
