@@ -172,6 +172,9 @@ struct Derivation<'a> {
 
 type Records = BTreeMap<u64, Record>;
 
+/// One of a record's measures.
+type Measure = fn(&mut Record) -> &mut Option<u64>;
+
 impl Derivation<'_> {
     fn packet(&self, number: usize) -> Result<&Packet> {
         let index = number.checked_sub(1).context("packets count from 1")?;
@@ -277,7 +280,7 @@ impl Derivation<'_> {
 
     fn measure(&self, records: &mut Records) -> Result<()> {
         let Connection { syn_to_synack, synack_to_ack, first_response, .. } = self.connection;
-        let measures: [(_, fn(&mut Record) -> &mut Option<u64>); 3] = [
+        let measures: [(_, Measure); 3] = [
             (syn_to_synack, |record| &mut record.syn_to_synack),
             (synack_to_ack, |record| &mut record.synack_to_ack),
             (first_response, |record| &mut record.first_response),
