@@ -27,7 +27,7 @@ engine: ## Get the embedded ClickHouse engine once, into ~/.cache/flowtrail
 
 .PHONY: test
 test: engine ## Run all tests but those that need a Kafka broker (root, for network namespaces)
-	@deploy/setup.sh demo test
+	@deploy/setup.sh demo test golden
 	cargo build --workspace
 	cargo test --workspace
 
@@ -42,6 +42,16 @@ bench-capture: release ## Measure the agent beside softflowd and tcpdump (root; 
 	@deploy/setup.sh demo bench
 	cargo build --release -p flowtrail-e2e --bin flowtrail-bench-capture
 	target/release/flowtrail-bench-capture
+
+.PHONY: golden
+golden: ## Record the golden captures anew (root; CASES="normal vlan" for some)
+	@deploy/setup.sh build demo golden
+	cargo run -p flowtrail-e2e --bin flowtrail-golden -- $(CASES)
+
+.PHONY: golden-records
+golden-records: ## Derive the expected records from the captures and their reviewed events
+	@deploy/setup.sh build
+	cargo run -p flowtrail-e2e --bin flowtrail-golden -- --derive
 
 .PHONY: lint
 lint: ## Check formatting and lints

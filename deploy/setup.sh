@@ -2,7 +2,7 @@
 # Checks that what Flowtrail is built and tried with is on this machine, and installs what is missing
 # on Debian and Ubuntu (as root or with sudo); elsewhere it names what to install.
 #
-#   deploy/setup.sh build|demo|test|bench|kafka …
+#   deploy/setup.sh build|demo|test|bench|golden|kafka …
 set -eu
 
 missing=""
@@ -35,12 +35,15 @@ for purpose in "$@"; do
         need tcpdump tcpdump
         need taskset util-linux
         ;;
+    golden)
+        need tcpdump tcpdump
+        ;;
     kafka)
         need java openjdk-17-jre-headless
         need mvn maven
         ;;
     *)
-        echo "usage: deploy/setup.sh build|demo|test|bench|kafka …" >&2
+        echo "usage: deploy/setup.sh build|demo|test|bench|golden|kafka …" >&2
         exit 2
         ;;
     esac

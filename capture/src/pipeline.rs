@@ -232,7 +232,7 @@ impl Running {
             state.await.map_err(|_| CaptureError::Stopped)?;
         }
         if let Err(CaptureError::BrokenFile { summary, .. }) = &mut read {
-            *summary = Box::new(recorded.clone());
+            **summary = recorded.clone();
         }
         read?;
         let Summary { packets, skipped, dropped, records, records_dropped, .. } = &recorded;

@@ -14,6 +14,7 @@ use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use nix::sched::{CloneFlags, setns};
 
 /// Interface of every pod and every node's way out, as in a real cluster.
 const ETH0: &str = "eth0";
@@ -196,6 +197,21 @@ impl Namespace {
         run(["ip", "-netns", &self.name].into_iter().chain(arguments))
     }
 
+    /// Runs a closure on a thread inside, and waits for it. Sockets made there stay inside.
+    ///
+    /// # Errors
+    /// If the namespace cannot be entered.
+    pub fn inside<T: Send + 'static>(&self, run: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let file = std::fs::File::open(self.path())
+            .with_context(|| format!("cannot open {}", self.path()))?;
+        let thread =
+            std::thread::spawn(move || setns(file, CloneFlags::CLONE_NEWNET).map(|()| run()));
+        match thread.join() {
+            Ok(entered) => entered.context("cannot enter a namespace"),
+            Err(_) => bail!("a thread in the namespace {} ended early", self.name),
+        }
+    }
+
     /// Loads an nftables ruleset inside.
     ///
     /// # Errors
@@ -218,7 +234,11 @@ impl Namespace {
         Ok(())
     }
 
-    pub(crate) fn sysctl(&self, name: &str, value: &str) -> Result<()> {
+    /// Sets a kernel parameter inside.
+    ///
+    /// # Errors
+    /// If there is none of that name, or it refuses the value.
+    pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
         let setting = format!("{name}={value}");
         let output = self.command("sysctl").args(["-q", "-w", &setting]).output()?;
         if !output.status.success() {

@@ -12,6 +12,7 @@ pub mod broker;
 pub mod cluster;
 pub mod expectation;
 pub mod flowtrail;
+pub mod golden;
 pub mod lab;
 pub mod names;
 pub mod relay;

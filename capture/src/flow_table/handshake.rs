@@ -47,6 +47,9 @@ pub(super) enum Mark {
     Nothing,
     /// The client's ACK of the SYN-ACK.
     SynAck,
+    /// The same, and the server's first payload: the SYN had the client's (RFC 7413), and it counts from
+    /// there.
+    FastOpen,
     /// The client's first payload.
     Handshake,
     /// The server's first payload.
@@ -143,7 +146,9 @@ impl Flow {
                 self.mark = Mark::Handshake;
             } else {
                 self.delta.syn_to_synack_us = short(self.identity.start_us, time_us);
-                self.mark = Mark::SynAck;
+                let acknowledged = segment.acknowledgment.wrapping_sub(1);
+                let is_fast = self.identity.isn(receiver) != Some(acknowledged);
+                self.mark = if is_fast { Mark::FastOpen } else { Mark::SynAck };
             }
             self.identity.set_isn(sender, segment.sequence);
         } else if !flags.syn && flags.ack && sender == client && self.follows_syn(sender, segment) {
@@ -208,9 +213,18 @@ impl Flow {
     /// a connection joined midstream has none, nor has a server that speaks first a response.
     fn move_marks(&mut self, sender: End, segment: &Segment, time_us: u64, aside: &mut Aside) {
         let from_client = sender == self.identity.client;
-        if self.mark == Mark::SynAck && from_client && segment.flags.ack && !segment.flags.syn {
+        if matches!(self.mark, Mark::SynAck | Mark::FastOpen)
+            && from_client
+            && segment.flags.ack
+            && !segment.flags.syn
+        {
             self.delta.synack_to_ack_us = short(self.since_us, time_us);
-            self.mark = Mark::Handshake;
+            if self.mark == Mark::FastOpen {
+                self.since_us = self.identity.start_us;
+                self.mark = Mark::Request;
+            } else {
+                self.mark = Mark::Handshake;
+            }
         }
         if segment.payload_bytes == 0 || segment.flags.syn {
             return;
@@ -221,16 +235,23 @@ impl Flow {
                 Mark::Request
             }
             (Mark::Request, false) => {
-                let response_us = time_us.saturating_sub(self.since_us);
-                match Taken::new(response_us) {
-                    Some(taken) => self.delta.first_response_us = taken,
-                    None => aside.slow_response_us = Some(response_us),
-                }
+                self.take_response(time_us.saturating_sub(self.since_us), aside);
                 Mark::Nothing
+            }
+            (Mark::FastOpen, false) => {
+                self.take_response(time_us.saturating_sub(self.identity.start_us), aside);
+                Mark::SynAck
             }
             (Mark::Handshake | Mark::SynAck, false) => Mark::Nothing,
             (mark, _) => mark,
         };
+    }
+
+    fn take_response(&mut self, response_us: u64, aside: &mut Aside) {
+        match Taken::new(response_us) {
+            Some(taken) => self.delta.first_response_us = taken,
+            None => aside.slow_response_us = Some(response_us),
+        }
     }
 
     fn move_fins(&mut self, sender: End, segment: &Segment) -> Effect {

@@ -8,6 +8,7 @@
 )]
 
 mod files;
+mod golden;
 mod interfaces;
 mod json;
 mod kafka;
