@@ -187,9 +187,14 @@ proptest! {
         delays in prop::array::uniform3(0.0_f64..0.3),
         pauses in vec(any_pause(), 9),
         advance in any::<u64>(),
+        tables in 1_usize..4,
+        mut restarts in prop::option::of(0_usize..60),
     ) {
+        // NAT gives each point a tuple of its own, so they may be with different workers.
         let mut watch = Watch::new();
-        let points = [
+        let new_table = |_| FlowTable::new(FlowTableConfig::default(), watch.shared.clone());
+        let mut tables: Vec<_> = (0..tables).map(new_table).collect();
+        let mut points = vec![
             add_point(&watch.shared, "veth1", InterfaceKind::Pod),
             add_point(&watch.shared, "veth2", InterfaceKind::Pod),
             add_point(&watch.shared, "eth0", InterfaceKind::Uplink),
@@ -208,23 +213,34 @@ proptest! {
             for (segment, pause) in whole(&mut talk).into_iter().zip(&pauses).skip(*missed) {
                 // One missed is joined at the SYN-ACK, and seen so everywhere.
                 seconds += pause.min(20.0);
-                for (p, point) in points.iter().enumerate().filter(|(p, _)| at >> p & 1 == 1) {
+                for p in (0..3).filter(|p| at >> p & 1 == 1) {
                     // Each point has a translation of its own.
                     let segment = translated(segment, &client, &format!("10.{p}.1.{n}:{}", 40_000 + n));
                     let segment = translated(segment, &server, &format!("10.{p}.2.{n}:{}", 8_000 + p));
-                    packets.push((seconds + delays[p], *point, segment));
+                    packets.push((seconds + delays[p], p, segment));
                 }
             }
         }
         packets.sort_by(|a, b| a.0.total_cmp(&b.0));
         for (n, (seconds, point, segment)) in packets.iter().enumerate() {
-            if advance >> (n % 64) & 1 == 1 {
-                watch.until(*seconds);
+            // An agent reads its rings out before it ends, so all points have seen as much.
+            let before = n.checked_sub(1).map_or(0.0, |before| packets[before].0);
+            if restarts.is_some_and(|it| n >= it) && seconds - before > 0.3 {
+                restarts = None;
+                restart_all(&mut watch, &mut tables, &mut points, *seconds);
+            }
+            for table in &mut tables {
+                if advance >> (n % 64) & 1 == 1 {
+                    while !table.advance(us(*seconds), &mut watch.records) {}
+                }
             }
             let origin = if segment.source.port >= 40_000 { Origin::Inside } else { Origin::Outside };
-            watch.table.packet(*point, origin, us(*seconds), segment);
+            let worker = point % tables.len();
+            tables[worker].packet(points[*point], origin, us(*seconds), segment);
         }
-        watch.until(2_000.0);
+        for table in &mut tables {
+            while !table.advance(us(2_000.0), &mut watch.records) {}
+        }
 
         let mut primaries = HashMap::<usize, BTreeSet<&str>>::new();
         for record in &watch.records {
@@ -246,26 +262,49 @@ proptest! {
     }
 }
 
-/// Ends a table as a shutdown does, and gives its connections to a new one.
-fn restart(watch: &mut Watch, seconds: f64) {
-    watch.finish(seconds);
-    let mut saved = SavedFlows::default();
-    let mut from = Some(0);
-    while let Some(place) = from {
-        from = watch.table.save(place, &mut saved);
-    }
-    let config = watch.table.config.clone();
+const POINTS: [(&str, InterfaceKind); 4] = [
+    ("file", InterfaceKind::Other),
+    ("veth1", InterfaceKind::Pod),
+    ("veth2", InterfaceKind::Pod),
+    ("eth0", InterfaceKind::Uplink),
+];
+
+/// Ends tables as a shutdown does, and gives the connections of each to a new one. The points are those
+/// of the interfaces after the first.
+fn restart_all(watch: &mut Watch, tables: &mut [FlowTable], points: &mut [PointId], seconds: f64) {
     let shared = Shared::default();
-    let points: Vec<_> = saved.interfaces().map(|it| shared.add_point(it.into())).collect();
-    watch.table = FlowTable::new(config, shared.clone());
-    for n in 0..saved.len() {
-        assert!(watch.table.restore(&saved, n, &points, 0), "{saved:?}");
+    for (name, kind) in POINTS {
+        add_point(&shared, name, kind);
     }
-    watch.table.restored();
-    points.into_iter().flatten().for_each(|point| shared.remove_point(point));
+    for table in tables.iter_mut() {
+        table.finish(us(seconds), &mut watch.records);
+        let mut saved = SavedFlows::default();
+        let mut from = Some(0);
+        while let Some(place) = from {
+            from = table.save(place, &mut saved);
+        }
+        let name_of = |name: &str| POINTS.iter().position(|(other, _)| *other == name).unwrap();
+        let found = saved.interfaces().map(|it| Some(PointId(name_of(&it.name) as u16)));
+        let found: Vec<_> = found.collect();
+        *table = FlowTable::new(table.config.clone(), shared.clone());
+        for n in 0..saved.len() {
+            assert!(table.restore(&saved, n, &found, 0), "{saved:?}");
+        }
+        table.restored();
+    }
+    for (point, id) in points.iter_mut().zip(1..) {
+        *point = PointId(id);
+    }
     watch.shared = shared;
-    // The interface is found again.
-    watch.point = add_point(&watch.shared, "file", InterfaceKind::Other);
+}
+
+fn restart(watch: &mut Watch, seconds: f64) {
+    let config = watch.table.config.clone();
+    let new = FlowTable::new(config, watch.shared.clone());
+    let mut tables = [std::mem::replace(&mut watch.table, new)];
+    restart_all(watch, &mut tables, &mut [], seconds);
+    [watch.table] = tables;
+    watch.point = PointId(0);
 }
 
 proptest! {
