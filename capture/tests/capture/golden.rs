@@ -76,7 +76,7 @@ async fn read(name: &str, interval_s: u32) -> (u64, Vec<FlowRecord>) {
 fn sum(records: &[FlowRecord]) -> Vec<FlowRecord> {
     let mut sums: BTreeMap<_, FlowRecord> = BTreeMap::new();
     for record in records {
-        let key = (record.interval.start_us(), record.connection_id, record.interface.name.clone());
+        let key = (record.interval.start_us(), record.connection_id, record.client, record.server);
         sums.entry(key).and_modify(|sum| add(sum, record)).or_insert_with(|| record.clone());
     }
     sums.into_values().collect()
@@ -126,12 +126,14 @@ fn compared(record: &FlowRecord) -> Map<String, Value> {
     line
 }
 
-/// Keyed by interval and connection id.
-type Lines = BTreeMap<(u64, u64), Map<String, Value>>;
+/// Keyed by interval, connection id, and its two ends.
+type Lines = BTreeMap<(u64, u64, String), Map<String, Value>>;
 
 fn keyed(lines: impl Iterator<Item = Map<String, Value>>) -> Lines {
     let key = |line: &Map<String, Value>| {
-        ["interval_start", "connection_id"].map(|field| line[field].as_u64().unwrap()).into()
+        let [interval, id] =
+            ["interval_start", "connection_id"].map(|field| line[field].as_u64().unwrap());
+        (interval, id, format!("{} to {}", line["client"], line["server"]))
     };
     lines.map(|line| (key(&line), line)).collect()
 }
@@ -146,8 +148,8 @@ fn differences(expected: &Lines, got: &Lines) -> Vec<(String, String)> {
     let keys: BTreeSet<_> = expected.keys().chain(got.keys()).collect();
     let mut differences = Vec::new();
     for key in keys {
-        let (interval, id) = key;
-        let record = format!("interval {interval}, connection {id:016x}");
+        let (interval, id, ends) = key;
+        let record = format!("interval {interval}, connection {id:016x}, {ends}");
         match (expected.get(key), got.get(key)) {
             (Some(_), None) => differences.push((String::new(), format!("{record}: missing"))),
             (None, Some(_)) => differences.push((String::new(), format!("{record}: not expected"))),
@@ -188,13 +190,13 @@ type Sent = BTreeMap<(Endpoint, Endpoint), (u64, u64)>;
 fn count(name: &str) -> Sent {
     let file = std::fs::read(path(name, "pcap")).unwrap();
     let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
-    assert_eq!((word(0), word(20)), (0xa1b2_c3d4, 1), "{name}: not pcap of Ethernet");
+    assert_eq!(word(0), 0xa1b2_c3d4, "{name}: not pcap in microseconds");
     let mut sent = Sent::new();
     let mut at = 24;
     while at < file.len() {
         let [captured, length] = [word(at + 8) as usize, word(at + 12) as usize];
         let frame = &file[at + 16..at + 16 + captured];
-        let (ends, bytes) = parse(frame, length);
+        let (ends, bytes) = parse(word(20), frame, length);
         let counted = sent.entry(ends).or_default();
         *counted = (counted.0 + 1, counted.1 + bytes);
         at += 16 + captured;
@@ -202,8 +204,13 @@ fn count(name: &str) -> Sent {
     sent
 }
 
-fn parse(frame: &[u8], length: usize) -> ((Endpoint, Endpoint), u64) {
-    let packet = LaxSlicedPacket::from_ethernet(frame).unwrap();
+fn parse(link_type: u32, frame: &[u8], length: usize) -> ((Endpoint, Endpoint), u64) {
+    let packet = match link_type {
+        1 => LaxSlicedPacket::from_ethernet(frame).unwrap(),
+        // Of all interfaces (SLL2): 20 bytes before the packet.
+        276 => LaxSlicedPacket::from_ip(&frame[20..]).unwrap(),
+        other => panic!("link type {other}"),
+    };
     let link = 14 + 4 * packet.link_exts.len();
     let (ips, bytes): ([IpAddr; 2], usize) = match packet.net.unwrap() {
         LaxNetSlice::Ipv4(ip) => {

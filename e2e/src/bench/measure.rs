@@ -37,22 +37,24 @@ impl Tool {
         Self { name, command }
     }
 
-    /// softflowd on a file: in the foreground, exporting nothing, with files of its own.
+    /// softflowd on a file: in the foreground, exporting nothing, IPv6 too. Without a control socket, on
+    /// which it waits for ever when it reads a file.
     pub(super) fn softflowd(directory: &Path, file: &Path, max_flows: u32) -> Self {
-        let path = |name: &str| directory.join(name).to_string_lossy().into_owned();
+        let pid_file = directory.join("softflowd.pid");
         Self::new(
             "softflowd",
             "softflowd",
             &[
                 "-d",
+                "-6",
                 "-r",
                 &file.to_string_lossy(),
                 "-m",
                 &max_flows.to_string(),
                 "-p",
-                &path("softflowd.pid"),
+                &pid_file.to_string_lossy(),
                 "-c",
-                &path("softflowd.ctl"),
+                "none",
             ],
         )
     }

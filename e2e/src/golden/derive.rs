@@ -32,8 +32,11 @@ struct Connection {
     opened: Option<usize>,
     #[serde(default)]
     joined: Vec<usize>,
-    /// Of the id; without them it is a hash of the tuple.
+    /// Of the id; without them it is a hash of the tuple, and the direction is inferred.
     isns: Option<Isns>,
+    /// The hash is for another reason: another tuple of this interface has the id already.
+    #[serde(default)]
+    id_in_use: bool,
     #[serde(default)]
     one_sided: bool,
     /// First and last packet of each measure.
@@ -299,7 +302,8 @@ impl Derivation<'_> {
         let Some(isns) = &self.connection.isns else {
             record.connection_id = connection_id::from_tuple(client, server);
             record.id_kind = Some(IdKind::TupleHash);
-            record.direction_inferred = true;
+            record.handshake_seen = self.connection.id_in_use;
+            record.direction_inferred = !self.connection.id_in_use;
             return Ok(());
         };
         let number = |number: &Number| -> Result<u32> {

@@ -12,6 +12,11 @@ use super::recording::{PACKET_HEADER_BYTES, PCAP_HEADER_BYTES};
 const LINK_BYTES: usize = 14;
 const TAG_BYTES: usize = 4;
 
+/// Link types, and the header of the second (draft-ietf-opsawg-pcaplinktype).
+const ETHERNET: u32 = 1;
+const SLL2: u32 = 276;
+const SLL2_BYTES: usize = 20;
+
 /// One TCP packet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Packet {
@@ -24,10 +29,12 @@ pub(super) struct Packet {
     pub(super) payload_bytes: u64,
 }
 
-/// Reads a capture that tcpdump wrote of Ethernet, in microseconds.
+/// Reads a capture that tcpdump wrote of Ethernet or of all interfaces, in microseconds.
 pub(super) fn read(path: &Path) -> Result<Vec<Packet>> {
     let file = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut packets = Vec::new();
+    let link_type = file.get(20..24).and_then(|word| word.first_chunk().copied());
+    let link_type = link_type.map(u32::from_le_bytes).context("shorter than a pcap header")?;
     let mut rest = file.get(PCAP_HEADER_BYTES..).context("shorter than a pcap header")?;
     while !rest.is_empty() {
         let (header, after) =
@@ -37,15 +44,28 @@ pub(super) fn read(path: &Path) -> Result<Vec<Packet>> {
             after.split_at_checked(word(2) as usize).context("a packet broken off")?;
         let time_us = u64::from(word(0)) * 1_000_000 + u64::from(word(1));
         let number = packets.len() + 1;
-        packets.push(parse(frame, word(3), time_us).with_context(|| format!("packet {number}"))?);
+        packets.push(
+            parse(link_type, frame, word(3), time_us)
+                .with_context(|| format!("packet {number}"))?,
+        );
         rest = after;
     }
     Ok(packets)
 }
 
-fn parse(frame: &[u8], length: u32, time_us: u64) -> Result<Packet> {
-    let packet = LaxSlicedPacket::from_ethernet(frame)?;
-    let link = LINK_BYTES + TAG_BYTES * packet.link_exts.len();
+fn parse(link_type: u32, frame: &[u8], length: u32, time_us: u64) -> Result<Packet> {
+    let (packet, link) = match link_type {
+        ETHERNET => {
+            let packet = LaxSlicedPacket::from_ethernet(frame)?;
+            let link = LINK_BYTES + TAG_BYTES * packet.link_exts.len();
+            (packet, link)
+        }
+        SLL2 => {
+            let packet = frame.get(SLL2_BYTES..).context("not a whole header")?;
+            (LaxSlicedPacket::from_ip(packet)?, SLL2_BYTES)
+        }
+        other => bail!("link type {other}: only Ethernet and SLL2 are recorded"),
+    };
     let Some(TransportSlice::Tcp(tcp)) = &packet.transport else { bail!("not TCP, or cut short") };
     let (ips, ip_bytes) = match packet.net.as_ref().context("not IP")? {
         LaxNetSlice::Ipv4(ip) => {

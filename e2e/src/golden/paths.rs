@@ -82,13 +82,15 @@ fn big_tcp(stage: &Stage) -> Result<()> {
     recording.stop()
 }
 
-/// A pod asks a Service; recorded before and after the router has translated both addresses.
+/// A pod asks a Service; recorded before and after the router has translated both addresses, and at
+/// all interfaces as if they were one.
 fn nat(stage: &Stage) -> Result<()> {
     let listener = stage.listen((BACKEND, BACKEND_PORT).into())?;
     until_ms(INTERVAL_S, 2_000);
     let recordings = [
         stage.record((&stage.middle, "to-client"), "nat_client", &["tcp"])?,
         stage.record((&stage.middle, "to-server"), "nat_server", &["tcp"])?,
+        stage.record((&stage.middle, "any"), "nat_any", &["-y", "LINUX_SLL2", "tcp"])?,
     ];
     for (port, request, response) in [(40_001, 100, 200), (40_002, 300, 5_000)] {
         let (client, server) = stage.connect(port, (SERVICE, PORT).into(), &listener)?;
