@@ -234,9 +234,10 @@ impl FlowTable {
     }
 
     /// Takes everything that was counted until `now_us`, as at the end of a file or of the process.
-    /// Connections stay open.
-    pub fn finish(&mut self, now_us: u64, out: &mut Vec<FlowRecord>) {
-        self.finish_intervals(now_us.min(LATEST_US));
+    /// Connections stay open. In pieces: false if there is more, to be called again.
+    pub fn finish(&mut self, now_us: u64, out: &mut Vec<FlowRecord>) -> bool {
+        let is_done = self.finish_intervals(now_us.min(LATEST_US));
         out.append(&mut self.ready);
+        is_done
     }
 }

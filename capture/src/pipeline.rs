@@ -41,6 +41,9 @@ const TELL_EVERY: Duration = Duration::from_millis(100);
 /// intervals' worth of small ones fit, however many partitions there are.
 const QUEUE_BATCHES: usize = 128;
 
+/// The same of a file, which can wait.
+const FILE_QUEUE_BATCHES: usize = 4;
+
 /// After a shutdown is asked for, how long the output may take for what is left.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -86,7 +89,11 @@ impl Agent {
         let Some(partitions) = self.output.connect(&shutdown).await? else {
             return Ok(Summary::default());
         };
-        let (sender, batches) = mpsc::channel(QUEUE_BATCHES.max(2 * partitions as usize));
+        let queue = match source {
+            Source::Live(_) => QUEUE_BATCHES.max(2 * partitions as usize),
+            Source::File(_) => FILE_QUEUE_BATCHES,
+        };
+        let (sender, batches) = mpsc::channel(queue);
 
         let stop = shutdown.child_token();
         let recorded = self.start(source, sender, partitions, &ready, &stop)?;

@@ -180,7 +180,9 @@ impl Worker {
 
     /// Ends everything: all records until now.
     pub(crate) fn finish(mut self) -> Result<(), RecorderGone> {
-        self.table.finish(self.now_us, &mut self.progress.records);
+        while !self.table.finish(self.now_us, &mut self.progress.records) {
+            self.tell()?;
+        }
         self.progress.until_us = self.now_us;
         let told = self.tell();
         if let Some(saver) = self.saver {

@@ -20,6 +20,8 @@ pub struct Bench {
     pub flowtrail: PathBuf,
     /// Where capture files go.
     pub directory: PathBuf,
+    /// They stay there.
+    pub keep: bool,
     /// Packets of the large file.
     pub packets: u64,
     /// Live flows for the measure of memory.
@@ -54,6 +56,14 @@ impl Bench {
         println!("\nGoals");
         for (text, is_met) in goals.0 {
             println!("  {:<8}{text}", if is_met { "met" } else { "NOT met" });
+        }
+        Ok(())
+    }
+
+    /// Takes a file away, unless they are to be kept.
+    fn remove(&self, file: &Path) -> Result<()> {
+        if !self.keep {
+            fs::remove_file(file)?;
         }
         Ok(())
     }
@@ -123,7 +133,7 @@ impl Bench {
                 slower <= 1.5,
                 format!("{name}: {slower:.2}x the time of the bare read (goal: at most 1.5)"),
             );
-            fs::remove_file(&file)?;
+            self.remove(&file)?;
         }
         Ok(())
     }
@@ -157,8 +167,8 @@ impl Bench {
         }
         let each = (ours - base) / flows;
         goals.add(each <= 256.0, format!("{each:.0} bytes for each live flow (goal: at most 256)"));
-        fs::remove_file(&few)?;
-        fs::remove_file(&many)?;
+        self.remove(&few)?;
+        self.remove(&many)?;
         Ok(())
     }
 
@@ -189,8 +199,8 @@ impl Bench {
             lost == 0,
             format!("{lost} established connections given up in a SYN flood (goal: 0)"),
         );
-        fs::remove_file(&file)?;
-        fs::remove_file(&few)?;
+        self.remove(&file)?;
+        self.remove(&few)?;
         Ok(())
     }
 }

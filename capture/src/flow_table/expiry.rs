@@ -128,20 +128,26 @@ impl FlowTable {
         Some(Cut { interval, step })
     }
 
-    /// Cuts every interval that has begun, and takes what was counted for later ones too.
-    pub(super) fn finish_intervals(&mut self, now_us: u64) {
+    /// Cuts every interval that has begun, and takes what was counted for later ones too; in pieces, false
+    /// if there is more.
+    pub(super) fn finish_intervals(&mut self, now_us: u64) -> bool {
         self.reach(now_us);
-        self.finish_cut();
-        while let Some(next) = self.next_cut.filter(|next| next.start_us() <= now_us) {
+        loop {
+            self.go_on();
+            if self.ready.len() >= PIECE {
+                return false;
+            }
+            let Some(next) = self.next_cut.filter(|next| next.start_us() <= now_us) else { break };
             self.expire_before(next.end_us().min(now_us.saturating_add(1)));
             self.cut = Some(Cut { interval: next, step: Step::Heartbeats(0) });
-            self.finish_cut();
             self.set_next_cut(next.next());
         }
+        // Late for what was cut, or early for what was not.
         for slot in std::mem::take(&mut self.dirty) {
             self.flush_decided(slot);
         }
         self.settle(None);
+        true
     }
 
     fn expire_before(&mut self, before_us: u64) {

@@ -11,11 +11,13 @@ use super::observations::{Choice, ObservationId};
 use super::shared::Common;
 use super::slab::Slot;
 
-/// Records of a worker that wait for their interval's cut at most, some 22 MB: those of new flows that
-/// went on into the next interval, or were given up, before it. Past that the earlier half leaves, and
-/// the choice among a connection's observations is made from those seen so far. A 16-bit number counts
-/// those of one flow.
-pub(super) const MAX_UNDECIDED: usize = 65_535;
+/// Records of a worker that wait for their interval's cut at most, some 6 MB: those of new flows that
+/// went on into the next interval, or were given up, before it. Past that the earliest leave, and the
+/// choice among a connection's observations is made from those seen so far.
+pub(super) const MAX_UNDECIDED: usize = 16_384;
+
+/// How many leave then: they are seconds old mostly, and all their observations known.
+const LEAVE_EARLY: usize = 2_048;
 
 impl FlowTable {
     /// Sees to it that a flow counts for the interval of an instant. True if it did not before.
@@ -98,10 +100,9 @@ impl FlowTable {
     }
 
     fn settle_early(&mut self) {
-        let early = MAX_UNDECIDED / 2;
-        self.stats.undecided_early += early as u64;
+        self.stats.undecided_early += LEAVE_EARLY as u64;
         let common = &mut *self.shared.lock();
-        let early = self.undecided.drain(..early);
+        let early = self.undecided.drain(..LEAVE_EARLY);
         self.ready.extend(early.map(|(slot, record)| chosen(common, slot, record)));
     }
 }

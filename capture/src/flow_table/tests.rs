@@ -133,7 +133,7 @@ impl Watch {
 
     fn finish(&mut self, seconds: f64) -> Vec<FlowRecord> {
         let mut records = Vec::new();
-        self.table.finish(us(seconds), &mut records);
+        while !self.table.finish(us(seconds), &mut records) {}
         self.records.extend(records.iter().cloned());
         records
     }

@@ -30,7 +30,7 @@ struct Arguments {
     #[arg(long, env = "BENCH_ROUNDS", default_value_t = 5, value_name = "N")]
     rounds: usize,
 
-    /// Directory for the capture files; by default one that is removed at the end.
+    /// Keep the capture files in this directory; by default they are removed.
     #[arg(long, env = "BENCH_DIR", value_name = "DIRECTORY")]
     directory: Option<PathBuf>,
 
@@ -44,10 +44,12 @@ fn main() -> anyhow::Result<()> {
     if !arguments.measure_child.is_empty() {
         return measure_child(&arguments.measure_child);
     }
+    let keep = arguments.directory.is_some();
     let (directory, _removed_at_the_end) = directory(arguments.directory)?;
     Bench {
         flowtrail: arguments.flowtrail,
         directory,
+        keep,
         packets: arguments.packets,
         flows: arguments.flows,
         live_packets: arguments.live_packets,

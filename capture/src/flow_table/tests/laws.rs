@@ -277,7 +277,7 @@ fn restart_all(watch: &mut Watch, tables: &mut [FlowTable], points: &mut [PointI
         add_point(&shared, name, kind);
     }
     for table in tables.iter_mut() {
-        table.finish(us(seconds), &mut watch.records);
+        while !table.finish(us(seconds), &mut watch.records) {}
         let mut saved = SavedFlows::default();
         let mut from = Some(0);
         while let Some(place) = from {
