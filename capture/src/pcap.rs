@@ -8,9 +8,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
-use pcap_parser::{
-    PcapHeader, parse_pcap_frame, parse_pcap_frame_be, parse_pcap_frame_modified, parse_pcap_header,
-};
+use pcap_parser::{PcapHeader, parse_pcap_header};
 use thiserror::Error;
 
 use crate::packet::LinkType;
@@ -180,30 +178,27 @@ fn next_pcap<'a>(
     header: &PcapHeader,
     link: LinkType,
 ) -> Result<Option<CapturedPacket<'a>>, PcapError> {
-    let (modified, big_endian) = (header.is_modified_format(), header.is_bigendian());
-    let record_header_bytes = if modified { 24 } else { 16 };
+    // The "modified" format has eight bytes more in each header: interface, protocol and packet type.
+    let record_header_bytes = if header.is_modified_format() { 24 } else { 16 };
+    let big_endian = header.is_bigendian();
     let offset = buffer.offset();
     let start = buffer.at_least(record_header_bytes)?;
     if start.is_empty() {
         return Ok(None);
     }
-    let length = start
-        .get(8..)
-        .filter(|_| start.len() >= record_header_bytes)
-        .and_then(|rest| buffer::u32_at_start(rest, big_endian))
-        .ok_or(PcapError::Truncated { offset })?;
-    let record = buffer.take_block(record_header_bytes, length)?;
-    let parse = match (modified, big_endian) {
-        (true, _) => parse_pcap_frame_modified,
-        (false, true) => parse_pcap_frame_be,
-        (false, false) => parse_pcap_frame,
+    let fields = start.first_chunk::<16>().filter(|_| start.len() >= record_header_bytes);
+    let fields = fields.ok_or(PcapError::Truncated { offset })?;
+    let field = |at: usize| {
+        let bytes = [fields[at], fields[at + 1], fields[at + 2], fields[at + 3]];
+        if big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
     };
-    let (_, packet) = parse(record).map_err(|_| PcapError::Truncated { offset })?;
+    let (seconds, fraction, length, wire_length) = (field(0), field(4), field(8), field(12));
+    let record = buffer.take_block(record_header_bytes, length)?;
     let divisor = if header.is_nanosecond_precision() { 1_000 } else { 1 };
     Ok(Some(CapturedPacket {
         link,
-        time_us: u64::from(packet.ts_sec) * 1_000_000 + u64::from(packet.ts_usec / divisor),
-        bytes: packet.data,
-        wire_length: packet.origlen,
+        time_us: u64::from(seconds) * 1_000_000 + u64::from(fraction / divisor),
+        bytes: record.get(record_header_bytes..).unwrap_or_default(),
+        wire_length,
     }))
 }

@@ -127,6 +127,12 @@ impl Worker {
 
     fn count_in(&mut self, time_us: u64, packets: u64) {
         let intervals = &mut self.progress.packets_by_interval;
+        if let Some((last, count)) = intervals.last_mut()
+            && last.contains(time_us)
+        {
+            *count += packets;
+            return;
+        }
         match intervals.iter_mut().rev().find(|(interval, _)| interval.contains(time_us)) {
             Some((_, count)) => *count += packets,
             None => intervals.push((self.interval.interval_at(time_us), packets)),

@@ -5,8 +5,9 @@ use std::io::{self, Read};
 
 use super::{MAX_BLOCK_BYTES, PcapError};
 
-/// What is read at once, and what the window starts with.
-const CHUNK_BYTES: usize = 64 << 10;
+/// What is read at once, and what the window starts with: enough that a read costs little beside what it
+/// copies, and little enough to stay in the processor's cache.
+const CHUNK_BYTES: usize = 256 << 10;
 
 pub(super) struct Buffer {
     source: Box<dyn Read + Send>,
@@ -31,7 +32,15 @@ impl Buffer {
     }
 
     /// The next bytes: `length` at least, unless the file ends before.
+    #[inline]
     pub(super) fn at_least(&mut self, length: usize) -> Result<&[u8], PcapError> {
+        if self.end - self.start < length {
+            self.fill(length)?;
+        }
+        Ok(&self.bytes[self.start..self.end])
+    }
+
+    fn fill(&mut self, length: usize) -> Result<(), PcapError> {
         while self.end - self.start < length {
             if self.start > 0 {
                 self.bytes.copy_within(self.start..self.end, 0);
@@ -51,7 +60,7 @@ impl Buffer {
                 }
             }
         }
-        Ok(&self.bytes[self.start..self.end])
+        Ok(())
     }
 
     /// Takes the next block: a header of known length and a body whose length it tells.

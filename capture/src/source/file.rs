@@ -73,7 +73,10 @@ impl File {
         worker: &mut Worker,
         stop: &CancellationToken,
     ) -> Result<(), PcapError> {
-        while !stop.is_cancelled() {
+        for n in 0_u64.. {
+            if n % STOP_CHECK_PACKETS == 0 && stop.is_cancelled() {
+                break;
+            }
             let packet = match self.reader.next_packet() {
                 Ok(Some(packet)) => packet,
                 Ok(None) => break,
@@ -105,6 +108,9 @@ impl File {
 /// Bytes taken from standard input at once, and how many such pieces may wait.
 const PIECE_BYTES: usize = 64 * 1024;
 const PIECES: usize = 4;
+
+/// How often a reader that does not wait looks whether it is to stop.
+const STOP_CHECK_PACKETS: u64 = 256;
 
 /// How soon a reader that waits for input sees that it is to stop.
 const STOP_CHECK: Duration = Duration::from_millis(100);
