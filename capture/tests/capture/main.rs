@@ -8,6 +8,7 @@
 )]
 
 mod files;
+mod fuzz_corpus;
 mod golden;
 mod interfaces;
 mod json;

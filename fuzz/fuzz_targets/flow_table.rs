@@ -1,0 +1,7 @@
+//! Any bytes for `flow_table`: see `bodies.rs`.
+#![no_main]
+
+#[path = "../bodies.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| bodies::flow_table(bytes));
