@@ -55,9 +55,7 @@ pub fn flow_table(bytes: &[u8]) {
     let shared = Shared::default();
     let points: Vec<_> = [InterfaceKind::Pod, InterfaceKind::Uplink]
         .into_iter()
-        .filter_map(|kind| {
-            shared.add_point(Arc::new(Interface { name: kind.to_string(), kind }))
-        })
+        .filter_map(|kind| shared.add_point(Arc::new(Interface { name: kind.to_string(), kind })))
         .collect();
     let config = FlowTableConfig { max_flows: 6, ..FlowTableConfig::default() };
     let mut table = FlowTable::new(config, shared.clone());
@@ -100,7 +98,8 @@ pub fn flow_table(bytes: &[u8]) {
         if flags & 16 != 0 {
             table.advance(now_us, &mut records);
         }
-        let origin = [Origin::Inside, Origin::Outside, Origin::Unknown][usize::from(place >> 3) % 3];
+        let origin =
+            [Origin::Inside, Origin::Outside, Origin::Unknown][usize::from(place >> 3) % 3];
         // Some come late.
         let time_us = if flags & 32 != 0 { now_us - u64::from(pause) * 50_000 } else { now_us };
         table.packet(points[usize::from(place & 1)], origin, time_us, &segment);

@@ -11,6 +11,7 @@ use flowtrail_schema::interval::IntervalLength;
 use flowtrail_service::config::duration;
 use regex::Regex;
 
+use crate::batcher::Limits;
 use crate::error::CaptureError;
 use crate::interfaces::Selection;
 
@@ -100,6 +101,10 @@ pub struct Config {
         help_heading = "Capture"
     )]
     pub state_dir: Option<PathBuf>,
+
+    /// What may wait while the output does not take it.
+    #[command(flatten)]
+    pub limits: Limits,
 }
 
 /// Who an agent is.
@@ -187,6 +192,7 @@ mod tests {
         let config = parse(&[]).unwrap();
         assert_eq!(config.interval.seconds(), 10);
         assert_eq!(config.idle_timeout, Duration::from_mins(15));
+        assert_eq!(config.limits, Limits::default());
         assert!(matches!(config.selection(), Selection::PodsAndUplinks));
         let identity = config.identity().unwrap();
         assert_eq!(identity.agent, identity.node);
@@ -200,6 +206,7 @@ mod tests {
             (["--interval", "ten"], "like 500ms"),
             (["--interface", "eth("], "unclosed group"),
             (["--max-flows", "0"], "1.."),
+            (["--max-queued-records", "0"], "1.."),
             (["--node", ""], "cannot be empty"),
         ] {
             let error = parse(&arguments).unwrap_err();

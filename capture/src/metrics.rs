@@ -8,6 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
+use crate::batcher::BatcherStats;
 use crate::flow_table::FlowTableStats;
 
 /// The agent's metrics.
@@ -18,6 +19,10 @@ pub(crate) struct CaptureMetrics {
     pub(crate) packets_dropped: Counter,
     pub(crate) records: Counter,
     pub(crate) records_dropped: Counter,
+    pub(crate) records_folded: Counter,
+    pub(crate) summaries_folded: Counter,
+    pub(crate) records_waiting: Gauge,
+    pub(crate) summaries_waiting: Gauge,
     pub(crate) flows_evicted: Counter,
     pub(crate) flows: Gauge,
     pub(crate) flows_forgotten: Counter,
@@ -46,6 +51,10 @@ impl CaptureMetrics {
                 packets_dropped,
                 records,
                 records_dropped,
+                records_folded,
+                summaries_folded,
+                records_waiting,
+                summaries_waiting,
                 flows_evicted,
                 flows,
                 flows_forgotten,
@@ -71,8 +80,28 @@ impl CaptureMetrics {
             registry.register("capture_records", "Records made", records);
             registry.register(
                 "capture_records_dropped",
-                "Records given up because the queue towards the output was full",
+                "Records given up because too much waited for the output, or the agent ended",
                 records_dropped,
+            );
+            registry.register(
+                "capture_records_folded",
+                "Records folded into summaries of an interval because too many waited",
+                records_folded,
+            );
+            registry.register(
+                "capture_summaries_folded",
+                "Summaries folded into summaries of a minute because too many waited",
+                summaries_folded,
+            );
+            registry.register(
+                "capture_records_waiting",
+                "Records that wait for the output",
+                records_waiting,
+            );
+            registry.register(
+                "capture_summaries_waiting",
+                "Summaries, of an interval or a minute, that wait for the output",
+                summaries_waiting,
             );
             registry.register(
                 "capture_flows_evicted",
@@ -114,6 +143,14 @@ impl CaptureMetrics {
             registry.register("capture_batches", "Batches handed to the output", batches);
         });
         these
+    }
+
+    /// Takes over what the batcher counts itself.
+    pub(crate) fn set_batcher(&self, stats: &BatcherStats) {
+        self.records_waiting.set(stats.records as i64);
+        self.summaries_waiting.set((stats.summaries + stats.minute_summaries) as i64);
+        self.records_folded.inner().store(stats.records_folded, Ordering::Relaxed);
+        self.summaries_folded.inner().store(stats.summaries_folded, Ordering::Relaxed);
     }
 
     /// Takes over what the workers' flow tables count themselves, and what they share: id conflicts, and

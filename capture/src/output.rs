@@ -65,11 +65,14 @@ pub enum OutputError {
     },
     /// The process ends before everything was delivered.
     #[error(
-        "{messages} messages were not delivered within {seconds} s of the shutdown and are lost"
+        "{messages} messages, and {records} records that waited behind them, were not delivered within \
+         {seconds} s of the shutdown and are lost: check --kafka-brokers"
     )]
     Undelivered {
-        /// How many.
+        /// How many were made.
         messages: u64,
+        /// Records for which none was made.
+        records: u64,
         /// How long was waited.
         seconds: u64,
     },
@@ -79,7 +82,7 @@ impl Output {
     /// Waits until the output can be used, and says for how many partitions batches are to be made.
     /// `None` if the shutdown came first.
     pub(crate) async fn connect(
-        &mut self,
+        &self,
         shutdown: &CancellationToken,
     ) -> Result<Option<u32>, OutputError> {
         match self {

@@ -6,6 +6,7 @@
 //!        a thread each                                  ┘        a thread              tokio
 //! ```
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -37,9 +38,9 @@ const PROGRESS: usize = 4;
 /// How often a live worker tells how far it has come: metrics and reports follow it.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
-/// Batches between the capture thread and the output: with full ones about 40 MB. At least two
-/// intervals' worth of small ones fit, however many partitions there are.
-const QUEUE_BATCHES: usize = 128;
+/// Batches between the recorder and the output: with full ones 11 MB. Enough for what the recorder makes
+/// between two progresses; what finds no place waits in the batcher.
+const QUEUE_BATCHES: usize = 32;
 
 /// The same of a file, which can wait.
 const FILE_QUEUE_BATCHES: usize = 4;
@@ -75,7 +76,7 @@ impl Agent {
     /// If packets cannot be had (see [`CaptureError`]) or the output fails. A file that breaks off is
     /// an error too, once all that could be read has been published.
     pub async fn run(
-        mut self,
+        self,
         ready: ReadinessPart,
         shutdown: CancellationToken,
     ) -> Result<Summary, CaptureError> {
@@ -86,24 +87,34 @@ impl Agent {
             },
             None => Source::Live(Live::open(&self.config).await?),
         };
-        let Some(partitions) = self.output.connect(&shutdown).await? else {
-            return Ok(Summary::default());
+        // A file can wait for its output; packets cannot.
+        let known = match source {
+            Source::File(_) => match self.output.connect(&shutdown).await? {
+                Some(partitions) => Some(partitions),
+                None => return Ok(Summary::default()),
+            },
+            Source::Live(_) => None,
         };
         let queue = match source {
-            Source::Live(_) => QUEUE_BATCHES.max(2 * partitions as usize),
+            Source::Live(_) => QUEUE_BATCHES,
             Source::File(_) => FILE_QUEUE_BATCHES,
         };
         let (sender, batches) = mpsc::channel(queue);
+        let (tell_partitions, partitions) = oneshot::channel();
 
         let stop = shutdown.child_token();
         let recorded = self.start(source, sender, partitions, &ready, &stop)?;
-        let published = publish(&self.output, batches, &shutdown).await;
+        let published = publish(&self.output, known, tell_partitions, batches, &shutdown).await;
         // If the output failed, nothing is read for it any more.
         stop.cancel();
         let recorded = recorded.finished().await;
         ready.set(false);
         match published {
             Err(OutputError::Closed) => debug!("nobody reads the output any more"),
+            Err(OutputError::Undelivered { messages, seconds, .. }) => {
+                let records = recorded.map_or(0, |recorded| recorded.records_undelivered);
+                return Err(OutputError::Undelivered { messages, records, seconds }.into());
+            }
             published => published?,
         }
         recorded
@@ -114,7 +125,7 @@ impl Agent {
         &self,
         source: Source,
         sender: mpsc::Sender<FlowBatch>,
-        partitions: u32,
+        partitions: oneshot::Receiver<u32>,
         ready: &ReadinessPart,
         stop: &CancellationToken,
     ) -> Result<Running, CaptureError> {
@@ -126,7 +137,7 @@ impl Agent {
             Source::Live(live) => {
                 let workers = self.start_live(live, &shared, progress, &mut state, stop)?;
                 let spread_ms = coverage_partition(&self.identity.agent, SPREAD_MS);
-                (workers, Queue::Dropping(sender), spread_ms)
+                (workers, Queue::Passing(sender), spread_ms)
             }
             Source::File(file) => {
                 let every = Duration::from_micros(self.config.interval.us());
@@ -140,7 +151,8 @@ impl Agent {
             workers.len(),
             shared,
             Reports::new(self.config.interval, CUT_DELAY_US + u64::from(spread_ms) * 1_000),
-            Batcher::new(self.identity.clone(), wall_clock_us(), partitions),
+            Batcher::new(self.identity.clone(), wall_clock_us(), self.config.limits),
+            partitions,
             queue,
             self.metrics.clone(),
         );
@@ -262,16 +274,31 @@ fn spawn<T: Send + 'static>(
     Ok(result)
 }
 
-/// Publishes until the reading thread is done and everything has arrived; after a shutdown, for a
-/// bounded time.
+/// Publishes until the reading threads are done and everything has arrived; after a shutdown, for a
+/// bounded time. Tells the number of partitions as soon as it is known.
 async fn publish(
     output: &Output,
+    known: Option<u32>,
+    tell_partitions: oneshot::Sender<u32>,
     mut batches: mpsc::Receiver<FlowBatch>,
     shutdown: &CancellationToken,
 ) -> Result<(), OutputError> {
+    // The batch that the output is taking.
+    let in_hand = AtomicU64::new(0);
     let all = async {
+        let partitions = match known {
+            Some(partitions) => Some(partitions),
+            // The bound on what is left after a shutdown is below.
+            None => output.connect(&CancellationToken::new()).await?,
+        };
+        if let Some(partitions) = partitions {
+            // The recorder may have ended.
+            let _ = tell_partitions.send(partitions);
+        }
         while let Some(batch) = batches.recv().await {
+            in_hand.store(1, Ordering::Relaxed);
             output.publish(batch).await?;
+            in_hand.store(0, Ordering::Relaxed);
         }
         output.flush().await
     };
@@ -283,6 +310,7 @@ async fn publish(
         published = all => return published,
         () = expired => {}
     }
-    let messages = output.in_flight() + batches.len() as u64;
-    Err(OutputError::Undelivered { messages, seconds: FLUSH_TIMEOUT.as_secs() })
+    let messages = output.in_flight() + in_hand.into_inner() + batches.len() as u64;
+    // What waits behind them is the recorder's to say.
+    Err(OutputError::Undelivered { messages, records: 0, seconds: FLUSH_TIMEOUT.as_secs() })
 }

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use flowtrail_schema::{Coverage, FlowBatch};
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::error::{SendError, TrySendError};
+use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use crate::batcher::Batcher;
+use crate::batcher::{Batcher, BatcherStats};
 use crate::flow_table::{FlowTableStats, Shared};
 use crate::metrics::{CaptureMetrics, SkippedLabels};
 use crate::reports::Reports;
@@ -25,8 +25,10 @@ pub struct Summary {
     pub dropped: u64,
     /// Records made.
     pub records: u64,
-    /// Of these, the ones given up because the output did not take them.
+    /// Of these, the ones given up because the output did not take them and too many waited.
     pub records_dropped: u64,
+    /// Of these, the ones that still waited for the output when everything ended.
+    pub records_undelivered: u64,
     /// Time of the earliest packet, microseconds since the epoch.
     pub first_packet_us: Option<u64>,
     /// Time of the latest packet, microseconds since the epoch.
@@ -36,8 +38,8 @@ pub struct Summary {
 /// The queue towards the output, and what to do when it is full.
 #[derive(Debug)]
 pub(crate) enum Queue {
-    /// Packets do not wait: what does not fit is dropped and counted.
-    Dropping(mpsc::Sender<FlowBatch>),
+    /// Packets do not wait: what does not fit stays in the batcher, which folds and drops.
+    Passing(mpsc::Sender<FlowBatch>),
     /// A file can wait.
     Waiting(mpsc::Sender<FlowBatch>),
 }
@@ -50,9 +52,13 @@ pub(crate) struct Recorder {
     shared: Shared,
     reports: Reports,
     batcher: Batcher,
+    /// Tells the number of partitions, once.
+    partitions: Option<oneshot::Receiver<u32>>,
     queue: Queue,
     metrics: CaptureMetrics,
     summary: Summary,
+    /// Of the batcher, when an interval last ended.
+    folded: BatcherStats,
     /// By worker: how far it has come, and what its table holds.
     until_us: Vec<u64>,
     tables: Vec<FlowTableStats>,
@@ -64,6 +70,7 @@ impl Recorder {
         shared: Shared,
         reports: Reports,
         batcher: Batcher,
+        partitions: oneshot::Receiver<u32>,
         queue: Queue,
         metrics: CaptureMetrics,
     ) -> Self {
@@ -71,9 +78,11 @@ impl Recorder {
             shared,
             reports,
             batcher,
+            partitions: Some(partitions),
             queue,
             metrics,
             summary: Summary::default(),
+            folded: BatcherStats::default(),
             until_us: vec![0; workers],
             tables: vec![FlowTableStats::default(); workers],
         }
@@ -83,6 +92,7 @@ impl Recorder {
     pub(crate) fn run(mut self, mut workers: mpsc::Receiver<Progress>) -> Summary {
         while let Some(progress) = workers.blocking_recv() {
             if self.take(progress).is_err() {
+                self.give_up();
                 return self.summary;
             }
         }
@@ -104,6 +114,10 @@ impl Recorder {
         for record in progress.records {
             self.reports.at(record.interval.start_us()).records_emitted += 1;
             self.batcher.push(record);
+            // A cut may bring more at once than may wait.
+            if self.batcher.is_pressed() {
+                self.send()?;
+            }
         }
         while let Some(report) = self.reports.due(self.now_us(), self.shared.watched()) {
             self.end_interval(report);
@@ -144,14 +158,18 @@ impl Recorder {
     pub(crate) fn finish(mut self) -> Summary {
         let now_us = self.until_us.iter().copied().max().unwrap_or_default();
         self.queue = match self.queue {
-            Queue::Dropping(sender) | Queue::Waiting(sender) => Queue::Waiting(sender),
+            Queue::Passing(sender) | Queue::Waiting(sender) => Queue::Waiting(sender),
         };
+        // If the output ends before it knows, the queue ends with it.
+        if let Some(Ok(partitions)) = self.partitions.take().map(oneshot::Receiver::blocking_recv) {
+            self.batcher.assign(partitions);
+        }
         let mut sent = self.send();
         while let Some(report) = self.reports.last(now_us, self.shared.watched()) {
             self.end_interval(report);
             sent = sent.and_then(|()| self.send());
         }
-        self.drop_due();
+        self.give_up();
         self.summary
     }
 
@@ -162,6 +180,7 @@ impl Recorder {
             let packets = report.packets_dropped;
             warn!(packets, "the kernel dropped packets: the agent was too slow for them");
         }
+        self.warn_of_folded();
         if report.records_dropped > 0 {
             let records = report.records_dropped;
             warn!(records, "dropped records: the output does not keep up or does not answer");
@@ -172,39 +191,71 @@ impl Recorder {
         }
     }
 
+    fn warn_of_folded(&mut self) {
+        let stats = self.batcher.stats();
+        let told = std::mem::replace(&mut self.folded, stats);
+        let records = stats.records_folded - told.records_folded;
+        let summaries = stats.summaries_folded - told.summaries_folded;
+        if records + summaries > 0 {
+            warn!(
+                records,
+                summaries,
+                "folded records, and summaries into those of minutes: the output does not keep up or does not answer"
+            );
+        }
+    }
+
+    /// Sends what is due. What finds no place waits in the batcher.
     fn send(&mut self) -> Result<(), OutputGone> {
-        while self.batcher.is_due() {
+        if let Some(Ok(partitions)) = self.partitions.as_mut().map(oneshot::Receiver::try_recv) {
+            self.batcher.assign(partitions);
+            self.partitions = None;
+        }
+        let sent = self.send_due();
+        let stats = self.batcher.stats();
+        self.metrics.set_batcher(&stats);
+        let dropped = stats.records_dropped - self.summary.records_dropped;
+        if dropped > 0 {
+            self.summary.records_dropped += dropped;
+            self.metrics.records_dropped.inc_by(dropped);
+            self.reports.at(self.now_us()).records_dropped += dropped;
+        }
+        sent
+    }
+
+    fn send_due(&mut self) -> Result<(), OutputGone> {
+        loop {
             match &self.queue {
                 Queue::Waiting(sender) => {
-                    if let Some(batch) = self.batcher.pop() {
-                        sender.blocking_send(batch).map_err(|_| OutputGone)?;
+                    let Some(batch) = self.batcher.pop() else { return Ok(()) };
+                    if let Err(SendError(batch)) = sender.blocking_send(batch) {
+                        self.lose(batch.records.len() as u64);
+                        return Err(OutputGone);
                     }
                 }
-                Queue::Dropping(sender) => match sender.try_reserve() {
+                Queue::Passing(sender) => match sender.try_reserve() {
                     Ok(place) => {
-                        if let Some(batch) = self.batcher.pop() {
-                            place.send(batch);
-                        }
+                        let Some(batch) = self.batcher.pop() else { return Ok(()) };
+                        place.send(batch);
                     }
                     Err(TrySendError::Closed(())) => return Err(OutputGone),
-                    Err(TrySendError::Full(())) => break,
+                    Err(TrySendError::Full(())) => return Ok(()),
                 },
             }
             self.metrics.batches.inc();
         }
-        let records = self.drop_due();
-        if records > 0 {
-            self.reports.at(self.now_us()).records_dropped += records;
-        }
-        Ok(())
     }
 
-    /// Gives up the records that are due and found no place.
-    fn drop_due(&mut self) -> u64 {
-        let records = self.batcher.discard();
-        self.summary.records_dropped += records;
+    /// Gives up what still waits: nobody will take it.
+    fn give_up(&mut self) {
+        let records = self.batcher.drop_all();
+        self.lose(records);
+        self.metrics.set_batcher(&self.batcher.stats());
+    }
+
+    fn lose(&mut self, records: u64) {
+        self.summary.records_undelivered += records;
         self.metrics.records_dropped.inc_by(records);
-        records
     }
 }
 

@@ -19,6 +19,9 @@ pub struct IntervalLength {
 pub struct IntervalLengthError(pub u64);
 
 impl IntervalLength {
+    /// The longest one: what every other divides.
+    pub const MINUTE: Self = Self { seconds: 60 };
+
     /// A length of whole seconds.
     ///
     /// # Errors

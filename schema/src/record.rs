@@ -174,6 +174,19 @@ impl Closed {
     }
 }
 
+impl AddAssign for Closed {
+    fn add_assign(&mut self, other: Self) {
+        self.fin += other.fin;
+        self.reset_by_client += other.reset_by_client;
+        self.reset_by_server += other.reset_by_server;
+        self.refused += other.refused;
+        self.unanswered += other.unanswered;
+        self.idle += other.idle;
+        self.superseded += other.superseded;
+        self.evicted += other.evicted;
+    }
+}
+
 impl Serialize for Closed {
     /// An object of reason → count, with the reasons that occurred.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -22,9 +22,10 @@ use tracing::{debug, error, info, warn};
 
 use super::OutputError;
 
-/// Kilobytes of messages that librdkafka holds while Kafka is away: some 600,000 records. When they
-/// are full, publishing waits.
-const QUEUE_KILOBYTES: &str = "65536";
+/// Kilobytes of messages that librdkafka holds while Kafka is away: 32 MiB, some 300,000 records. When
+/// they are full publishing waits, the queue of batches fills up, and records wait in the batcher, where
+/// they take more room but can be folded.
+const QUEUE_KILOBYTES: &str = "32768";
 
 /// How long one question for the topic's partitions may take, and the pause before the next.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);

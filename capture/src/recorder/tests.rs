@@ -10,6 +10,7 @@ use flowtrail_service::metrics::Metrics;
 use prometheus_client::metrics::counter::Counter;
 
 use super::*;
+use crate::batcher::Limits;
 use crate::config::Identity;
 use crate::flow_table::{FlowTable, FlowTableConfig, Origin, PointId};
 use crate::packet::LinkType;
@@ -27,6 +28,10 @@ struct Agent {
 
 impl Agent {
     fn new(queue: Queue) -> Self {
+        Self::with(queue, Limits::default())
+    }
+
+    fn with(queue: Queue, limits: Limits) -> Self {
         let interval = IntervalLength::from_seconds(1).unwrap();
         let shared = Shared::default();
         let interface = Interface { name: "eth0".to_owned(), kind: InterfaceKind::Other };
@@ -34,11 +39,14 @@ impl Agent {
         let config = FlowTableConfig { interval, ..Default::default() };
         let table = FlowTable::new(config, shared.clone());
         let (sender, progress) = mpsc::channel(1_000);
+        let (tell_partitions, partitions) = oneshot::channel();
+        tell_partitions.send(1).unwrap();
         let recorder = Recorder::new(
             1,
             shared,
             Reports::new(interval, 0),
-            Batcher::new(Identity { agent: "a".into(), node: "n".into() }, 1, 1),
+            Batcher::new(Identity { agent: "a".into(), node: "n".into() }, 1, limits),
+            partitions,
             queue,
             CaptureMetrics::register(&Metrics::new()),
         );
@@ -101,9 +109,9 @@ fn a_packet_of_a_time_that_cannot_be_is_skipped_and_moves_no_time() {
 }
 
 #[test]
-fn records_that_find_no_place_are_reported_as_dropped() {
+fn records_that_find_no_place_wait_and_are_all_there_in_the_end() {
     let (sender, mut batches) = mpsc::channel(1);
-    let mut agent = Agent::new(Queue::Dropping(sender));
+    let mut agent = Agent::new(Queue::Passing(sender));
     agent.feed(100..110);
     let mut received = vec![batches.try_recv().unwrap()];
     agent.feed(110..111);
@@ -113,15 +121,50 @@ fn records_that_find_no_place_are_reported_as_dropped() {
     received.extend(std::iter::from_fn(|| batches.blocking_recv()));
     let summary = ended.join().unwrap();
 
-    assert_eq!(summary.packets, 11);
-    assert!(summary.records_dropped > 0);
+    assert_eq!((summary.packets, summary.records_dropped, summary.records_undelivered), (11, 0, 0));
     let records: usize = received.iter().map(|batch| batch.records.len()).sum();
-    assert_eq!(records as u64 + summary.records_dropped, summary.records);
-    let reports: Vec<_> = received.iter().flat_map(|batch| &batch.coverage).collect();
-    let dropped: u64 = reports.iter().map(|report| report.records_dropped).sum();
-    assert_eq!(dropped, summary.records_dropped);
-    let starts: Vec<_> = reports.iter().map(|report| report.interval.start_s()).collect();
-    assert_eq!(starts, (100..=110).collect::<Vec<_>>(), "no report is lost with the records");
+    assert_eq!(records as u64, summary.records);
+    assert_reports_and_sequences(&received, 100..111);
+}
+
+fn assert_reports_and_sequences(received: &[FlowBatch], seconds: Range<u64>) {
+    let reports = received.iter().flat_map(|batch| &batch.coverage);
+    let starts: Vec<_> = reports.map(|report| report.interval.start_s()).collect();
+    assert_eq!(starts, seconds.collect::<Vec<_>>(), "no report is lost with the records");
     let sequences: Vec<_> = received.iter().map(|batch| batch.sequence).collect();
     assert_eq!(sequences, (0..received.len() as u64).collect::<Vec<_>>());
+}
+
+#[test]
+fn past_the_last_cap_records_are_dropped_and_reported() {
+    let (sender, mut batches) = mpsc::channel(1);
+    let limits = Limits { records: 1, summaries: 1, minute_summaries: 1 };
+    let mut agent = Agent::with(Queue::Passing(sender), limits);
+    // Four minutes: of the later ones at most two are kept, each as one summary.
+    agent.feed(60..300);
+    let ended = agent.finish();
+    let received: Vec<_> = std::iter::from_fn(|| batches.blocking_recv()).collect();
+    let summary = ended.join().unwrap();
+
+    assert!(summary.records_dropped > 0);
+    let records = received.iter().flat_map(|batch| &batch.records);
+    let opened: u32 = records.map(|record| record.opened).sum();
+    let kept: u64 = 240 - u64::from(opened);
+    assert!(kept > 0 && kept <= summary.records_dropped, "{kept} {summary:?}");
+    let reports = received.iter().flat_map(|batch| &batch.coverage);
+    let dropped: u64 = reports.map(|report| report.records_dropped).sum();
+    assert_eq!(dropped, summary.records_dropped);
+    assert_reports_and_sequences(&received, 60..300);
+}
+
+#[test]
+fn what_nobody_takes_in_the_end_is_counted() {
+    let (sender, mut batches) = mpsc::channel(1);
+    let mut agent = Agent::new(Queue::Passing(sender));
+    agent.feed(100..110);
+    batches.close();
+    let placed = batches.try_recv().unwrap().records.len() as u64;
+    let summary = agent.finish().join().unwrap();
+    assert_eq!((summary.records, summary.records_dropped), (10, 0));
+    assert_eq!(summary.records_undelivered + placed, summary.records);
 }
