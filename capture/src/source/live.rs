@@ -13,7 +13,7 @@ use crate::error::CaptureError;
 use crate::flow_table::{Origin, PointId};
 use crate::interfaces::{Interfaces, Watched, WatchedInterface, watch};
 use crate::recorder::{Packet, Recorder, Summary};
-use crate::ring::{BLOCK_TIMEOUT, Frame, PacketSocket, Ring};
+use crate::ring::{BLOCK_TIMEOUT, Filter, Frame, PacketSocket, Ring};
 
 /// Until what came before an instant has been read: the kernel holds a packet back no longer than
 /// a block's timeout, and as much again is left for the reader.
@@ -59,7 +59,7 @@ impl Live {
     ) -> Result<Summary, CaptureError> {
         let mut points = HashMap::new();
         follow(&self.interfaces.first, &mut points, &mut recorder);
-        let mut ring = self.socket.start()?;
+        let mut ring = self.socket.start(&Filter::new([], false))?;
         recorder.start(wall_clock_us());
         ready.set(true);
         let mut stopping = None;

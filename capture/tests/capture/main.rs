@@ -8,6 +8,7 @@
 )]
 
 mod files;
+mod group;
 mod interfaces;
 mod json;
 mod kafka;
