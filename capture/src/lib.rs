@@ -10,9 +10,11 @@ pub mod output;
 pub mod packet;
 pub mod pcap;
 pub mod pipeline;
+pub mod privileges;
 mod recorder;
 mod reports;
 pub mod ring;
+pub mod sockets;
 mod source;
 
 pub use config::Config;

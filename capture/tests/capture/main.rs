@@ -14,4 +14,5 @@ mod json;
 mod kafka;
 mod live;
 mod privilege;
+mod sockets;
 mod support;
