@@ -24,6 +24,7 @@ use crate::metrics::CaptureMetrics;
 use crate::output::{Output, OutputError};
 use crate::recorder::{Queue, Recorder, Summary};
 use crate::reports::Reports;
+use crate::ring::PacketSocket;
 use crate::source::{File, Live, Source, wall_clock_us};
 
 /// Batches between the capture thread and the output: with full ones about 40 MB. At least two
@@ -43,6 +44,7 @@ pub struct Agent {
     identity: Identity,
     output: Output,
     metrics: CaptureMetrics,
+    sockets: Option<Vec<PacketSocket>>,
 }
 
 impl Agent {
@@ -52,7 +54,15 @@ impl Agent {
     /// If it needs the host's name and there is none.
     pub fn new(config: Config, output: Output, metrics: &Metrics) -> Result<Self, CaptureError> {
         let identity = config.identity()?;
-        Ok(Self { config, identity, output, metrics: CaptureMetrics::register(metrics) })
+        let metrics = CaptureMetrics::register(metrics);
+        Ok(Self { config, identity, output, metrics, sockets: None })
+    }
+
+    /// Captures with sockets that are open already, see [`crate::privileges::open_and_drop`];
+    /// without, it opens them when it runs.
+    #[must_use]
+    pub fn with_sockets(self, sockets: Option<Vec<PacketSocket>>) -> Self {
+        Self { sockets, ..self }
     }
 
     /// Captures until the file ends or a shutdown is asked for, and publishes all of it.
@@ -70,7 +80,7 @@ impl Agent {
                 Some(file) => Source::File(file),
                 None => return Ok(Summary::default()),
             },
-            None => Source::Live(Live::open(&self.config).await?),
+            None => Source::Live(Live::open(&self.config, self.sockets.take()).await?),
         };
         let Some(partitions) = self.output.connect(&shutdown).await? else {
             return Ok(Summary::default());

@@ -5,6 +5,7 @@
 //! multicast groups) and sock_diag work without.
 
 use std::io;
+use std::num::NonZeroUsize;
 
 use rustix::io::Errno;
 use rustix::thread::{
@@ -13,6 +14,10 @@ use rustix::thread::{
     set_no_new_privs,
 };
 use thiserror::Error;
+
+use crate::config::Config;
+use crate::error::CaptureError;
+use crate::ring::PacketSocket;
 
 /// What a process may do after start that its user could not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +46,23 @@ pub enum PrivilegeError {
         /// The kernel's answer.
         source: io::Error,
     },
+}
+
+/// Opens what an agent needs a privilege for, and drops all privileges but those to keep. An agent
+/// that reads a file needs none, and none are dropped: `None`.
+///
+/// # Errors
+/// If a socket cannot be opened or the privileges not be dropped, see [`drop_all`].
+pub fn open_and_drop(
+    config: &Config,
+    keep: Keep,
+) -> Result<Option<Vec<PacketSocket>>, CaptureError> {
+    if config.read.is_some() {
+        return Ok(None);
+    }
+    let sockets = PacketSocket::open_group(NonZeroUsize::MIN)?;
+    drop_all(keep)?;
+    Ok(Some(sockets))
 }
 
 /// Drops all capabilities, from every set, but what is to be kept and was there; from now on no

@@ -40,8 +40,14 @@ struct Point {
 
 impl Live {
     /// Opens the socket and looks for interfaces. Nothing is delivered yet.
-    pub(crate) async fn open(config: &Config) -> Result<Self, CaptureError> {
-        let socket = PacketSocket::open()?;
+    pub(crate) async fn open(
+        config: &Config,
+        sockets: Option<Vec<PacketSocket>>,
+    ) -> Result<Self, CaptureError> {
+        let socket = match sockets.and_then(|mut sockets| sockets.pop()) {
+            Some(socket) => socket,
+            None => PacketSocket::open()?,
+        };
         let interfaces = watch(config.selection()).await?;
         if interfaces.first.interfaces.is_empty() {
             warn!(
