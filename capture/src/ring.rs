@@ -8,6 +8,7 @@
 mod fanout;
 mod filter;
 mod frames;
+mod held;
 mod program;
 mod socket;
 
@@ -26,6 +27,7 @@ use thiserror::Error;
 
 pub use filter::{Filter, MAX_EXCLUDED};
 pub use frames::{Frame, Frames};
+pub use held::{HeldFrames, OwnedFrame};
 
 /// Bytes of one block. A frame takes about 160 (headers and the kernel's notes), so one block holds
 /// some 3,000, and the reader is woken that seldom under load.

@@ -1,6 +1,6 @@
 //! Packets of this machine's interfaces, from the ring. The only place that reads the wall clock.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use flowtrail_schema::InterfaceKind;
@@ -13,7 +13,7 @@ use crate::error::CaptureError;
 use crate::flow_table::{Origin, PointId};
 use crate::interfaces::{Interfaces, Watched, WatchedInterface, watch};
 use crate::recorder::{Packet, Recorder, Summary};
-use crate::ring::{BLOCK_TIMEOUT, Filter, Frame, PacketSocket, Ring};
+use crate::ring::{BLOCK_TIMEOUT, Filter, Frame, HeldFrames, PacketSocket, Ring};
 
 /// Until what came before an instant has been read: the kernel holds a packet back no longer than
 /// a block's timeout, and as much again is left for the reader.
@@ -63,14 +63,15 @@ impl Live {
         ready: &ReadinessPart,
         stop: &CancellationToken,
     ) -> Result<Summary, CaptureError> {
-        let mut points = HashMap::new();
-        follow(&self.interfaces.first, &mut points, &mut recorder);
-        let mut ring = self.socket.start(&Filter::new([], false))?;
+        let first = &self.interfaces.first;
+        let mut known = Known { unwanted: first.unwanted.clone(), ..Known::default() };
+        follow(first, &mut known.points, &mut recorder);
+        let mut ring = self.socket.start(&Filter::new(first.excluded.iter().copied(), false))?;
         recorder.start(wall_clock_us());
         ready.set(true);
         let mut stopping = None;
         loop {
-            let read = read_block(&mut ring, &mut self.interfaces, &mut points, &mut recorder);
+            let read = read_block(&mut ring, &mut self.interfaces, &mut known, &mut recorder);
             if let Err(source) = read {
                 // What was seen is published before the error is told.
                 recorder.finish();
@@ -93,28 +94,67 @@ impl Live {
 fn read_block(
     ring: &mut Ring,
     interfaces: &mut Interfaces,
-    points: &mut HashMap<u32, Point>,
+    known: &mut Known,
     recorder: &mut Recorder,
 ) -> std::io::Result<()> {
     let frames = ring.next_block(BLOCK_TIMEOUT)?;
-    // After the waiting: a packet of a new interface comes later than the news of the interface.
+    let mut excluded = None;
+    // After the waiting: a packet of a new interface mostly comes later than the news of it.
     while let Ok(watched) = interfaces.changes.try_recv() {
-        follow(&watched, points, recorder);
+        follow(&watched, &mut known.points, recorder);
+        (known.unwanted, excluded) = (watched.unwanted, Some(watched.excluded));
+        known.record_held(recorder);
     }
     for frame in frames.into_iter().flatten() {
-        if let Some(point) = points.get(&frame.interface_index) {
+        known.record(&frame, recorder);
+    }
+    let is_read_out = |point: &Point| point.gone.is_some_and(|gone| gone.elapsed() > READ_OUT_TIME);
+    for (_, point) in known.points.extract_if(|_, point| is_read_out(point)) {
+        recorder.remove_point(point.id);
+    }
+    let given_up = known.held.take_given_up(Instant::now());
+    recorder.dropped(ring.take_dropped()? + given_up);
+    if let Some(excluded) = excluded
+        && !ring.set_filter(&Filter::new(excluded, false))?
+    {
+        warn!(
+            "too many interfaces to ignore in the kernel: their packets are read and ignored here"
+        );
+    }
+    Ok(())
+}
+
+/// What is known of the interfaces whose packets come.
+#[derive(Default)]
+struct Known {
+    points: HashMap<u32, Point>,
+    unwanted: BTreeSet<u32>,
+    held: HeldFrames,
+}
+
+impl Known {
+    fn record(&mut self, frame: &Frame<'_>, recorder: &mut Recorder) {
+        match self.points.get(&frame.interface_index) {
             // The loopback shows each packet twice; the one it sends is the same it receives.
-            if !(point.watched.loopback && frame.outgoing) {
-                recorder.packet(packet(&frame, point));
+            Some(point) if point.watched.loopback && frame.outgoing => {}
+            Some(point) => recorder.packet(packet(frame, point)),
+            None if self.unwanted.contains(&frame.interface_index) => {}
+            // The block came before the news.
+            None => self.held.hold(frame, Instant::now()),
+        }
+    }
+
+    /// What waited for the news that there are now.
+    fn record_held(&mut self, recorder: &mut Recorder) {
+        let is_known =
+            |index: &u32| self.points.contains_key(index) || self.unwanted.contains(index);
+        let now_known: Vec<u32> = self.held.interfaces().filter(is_known).collect();
+        for index in now_known {
+            for owned in self.held.release(index) {
+                self.record(&owned.frame(), recorder);
             }
         }
     }
-    let is_read_out = |point: &Point| point.gone.is_some_and(|gone| gone.elapsed() > READ_OUT_TIME);
-    for (_, point) in points.extract_if(|_, point| is_read_out(point)) {
-        recorder.remove_point(point.id);
-    }
-    recorder.dropped(ring.take_dropped()?);
-    Ok(())
 }
 
 fn packet<'a>(frame: &Frame<'a>, point: &Point) -> Packet<'a> {
