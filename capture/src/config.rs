@@ -1,6 +1,7 @@
 //! What an agent is told: which packets to read, and how to cut them into records.
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,9 @@ use regex::Regex;
 use crate::batcher::Limits;
 use crate::error::CaptureError;
 use crate::interfaces::Selection;
+
+/// Workers at most: four read several million packets a second, more than nodes carry.
+const MAX_WORKERS: usize = 4;
 
 /// How an agent captures.
 #[derive(Args, Clone, Debug)]
@@ -91,6 +95,18 @@ pub struct Config {
     )]
     pub max_flows: usize,
 
+    /// Threads that read packets, each with a ring of 32 MiB; by default one for every four processors,
+    /// 4 at most.
+    #[arg(
+        long,
+        env = "FLOWTRAIL_WORKERS",
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=MAX_WORKERS as u64),
+        value_name = "N",
+        conflicts_with = "read",
+        help_heading = "Capture"
+    )]
+    pub workers: Option<usize>,
+
     /// Keep the open connections in this directory, so that a restart does not begin them anew; it is
     /// this agent's alone, and made if need be. By default they are not kept.
     #[arg(
@@ -128,6 +144,13 @@ impl Config {
         };
         let agent = self.agent.clone().unwrap_or_else(|| node.clone());
         Ok(Identity { agent: agent.into(), node: node.into() })
+    }
+
+    /// How many threads read packets.
+    pub fn workers(&self) -> NonZeroUsize {
+        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let workers = self.workers.unwrap_or(processors / 4);
+        NonZeroUsize::new(workers.min(MAX_WORKERS)).unwrap_or(NonZeroUsize::MIN)
     }
 
     /// Which interfaces to watch.
@@ -206,6 +229,7 @@ mod tests {
             (["--interval", "ten"], "like 500ms"),
             (["--interface", "eth("], "unclosed group"),
             (["--max-flows", "0"], "1.."),
+            (["--workers", "5"], "1..=4"),
             (["--max-queued-records", "0"], "1.."),
             (["--node", ""], "cannot be empty"),
         ] {

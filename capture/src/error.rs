@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::interfaces::InterfaceError;
 use crate::output::OutputError;
 use crate::pcap::PcapError;
+use crate::privileges::PrivilegeError;
 use crate::recorder::Summary;
 use crate::ring::RingError;
 use crate::state::StateError;
@@ -24,6 +25,9 @@ pub enum CaptureError {
     /// No packets can be captured, most often for want of a capability.
     #[error(transparent)]
     Start(#[from] RingError),
+    /// Privileges that are not needed any more are still there.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegeError),
     /// The interfaces are not known.
     #[error(transparent)]
     Interfaces(#[from] InterfaceError),

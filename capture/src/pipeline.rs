@@ -27,7 +27,8 @@ use crate::metrics::CaptureMetrics;
 use crate::output::{Output, OutputError};
 use crate::recorder::{Queue, Recorder, Summary};
 use crate::reports::Reports;
-use crate::source::{File, Live, wall_clock_us};
+use crate::ring::PacketSocket;
+use crate::source::{File, Live, owns_socket, wall_clock_us};
 use crate::state::{StateDirectory, StateWriter};
 use crate::worker::{Progress, Worker};
 
@@ -58,6 +59,7 @@ pub struct Agent {
     identity: Identity,
     output: Output,
     metrics: CaptureMetrics,
+    sockets: Option<Vec<PacketSocket>>,
 }
 
 impl Agent {
@@ -67,7 +69,15 @@ impl Agent {
     /// If it needs the host's name and there is none.
     pub fn new(config: Config, output: Output, metrics: &Metrics) -> Result<Self, CaptureError> {
         let identity = config.identity()?;
-        Ok(Self { config, identity, output, metrics: CaptureMetrics::register(metrics) })
+        let metrics = CaptureMetrics::register(metrics);
+        Ok(Self { config, identity, output, metrics, sockets: None })
+    }
+
+    /// Captures with sockets that are open already, see [`crate::privileges::open_and_drop`];
+    /// without, it opens them when it runs.
+    #[must_use]
+    pub fn with_sockets(self, sockets: Option<Vec<PacketSocket>>) -> Self {
+        Self { sockets, ..self }
     }
 
     /// Captures until the file ends or a shutdown is asked for, and publishes all of it.
@@ -76,7 +86,7 @@ impl Agent {
     /// If packets cannot be had (see [`CaptureError`]) or the output fails. A file that breaks off is
     /// an error too, once all that could be read has been published.
     pub async fn run(
-        self,
+        mut self,
         ready: ReadinessPart,
         shutdown: CancellationToken,
     ) -> Result<Summary, CaptureError> {
@@ -85,7 +95,7 @@ impl Agent {
                 Some(file) => Source::File(file),
                 None => return Ok(Summary::default()),
             },
-            None => Source::Live(Live::open(&self.config).await?),
+            None => Source::Live(Live::open(&self.config, self.sockets.take()).await?),
         };
         // A file can wait for its output; packets cannot.
         let known = match source {
@@ -171,7 +181,14 @@ impl Agent {
         stop: &CancellationToken,
     ) -> Result<Vec<Ended<Result<(), CaptureError>>>, CaptureError> {
         let count = live.workers();
-        let mut tables: Vec<_> = (0..count).map(|_| self.table(count, shared)).collect();
+        let table = |_| {
+            let mut table = self.table(count, shared);
+            if let Some(owns_socket) = owns_socket() {
+                table.ask_sockets(owns_socket);
+            }
+            table
+        };
+        let mut tables: Vec<_> = (0..count).map(table).collect();
         let mut savers = Vec::new();
         if let Some(path) = &self.config.state_dir {
             let directory = StateDirectory::open(path)?;

@@ -6,4 +6,4 @@ mod live;
 mod points;
 
 pub(crate) use file::File;
-pub(crate) use live::{Live, wall_clock_us};
+pub(crate) use live::{Live, owns_socket, wall_clock_us};

@@ -57,11 +57,18 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<()> {
     telemetry::init(&cli.log).map_err(anyhow::Error::msg)?;
     let check = cli.check_config;
+    // While this is the only thread: those that the runtime and others start inherit what is left.
+    let sockets = match &cli.command {
+        _ if check => None,
+        Command::Up(arguments) => arguments.open_sockets()?,
+        Command::Capture(arguments) => arguments.open_sockets()?,
+        _ => None,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(async {
         match cli.command {
-            Command::Up(arguments) => commands::up::run(arguments, check).await,
-            Command::Capture(arguments) => commands::capture::run(arguments, check).await,
+            Command::Up(arguments) => commands::up::run(arguments, sockets, check).await,
+            Command::Capture(arguments) => commands::capture::run(arguments, sockets, check).await,
             Command::Ingest(arguments) => commands::ingest::run(arguments, check).await,
             Command::Query(arguments) => commands::query::run(arguments, check).await,
             Command::Graph(arguments) => commands::graph::run(arguments, check),

@@ -3,29 +3,36 @@
 //! An event only says that something changed: everything is then read anew. So an event that was
 //! lost, or came while reading, cannot leave a wrong picture behind.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
-use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
+use rtnetlink::{Handle, RouteMessageBuilder};
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{error, warn};
+use tracing::warn;
 
+use super::events::Events;
+use super::lives::Lives;
 use super::{Facts, Link, Selection, Watched};
 
-/// Events within this time are answered by one reading: a pod's start makes a dozen, and the next
-/// pod's packets are later than this.
+/// Events within this time are answered by one reading: a pod's start makes a dozen. Until then its
+/// packets wait in the ring. Where readings take longer, with thousands of interfaces, so does this:
+/// following takes half of a core at most.
 const SETTLE_TIME: Duration = Duration::from_millis(5);
 
 /// After a failed reading, the time until the next.
 const RETRY_TIME: Duration = Duration::from_secs(1);
+
+/// How long the kernel may take to tell everything: a million routes take it a second or two.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why the interfaces are not known.
 #[derive(Debug, Error)]
@@ -38,8 +45,8 @@ pub enum InterfaceError {
     Read(#[from] rtnetlink::Error),
 }
 
-/// Changes that may wait for the reader, which takes them ten times a second. Past that, netlink's
-/// events wait, and are then answered by one reading.
+/// Changes that may wait for the reader, which takes them ten times a second. Past that, what changes
+/// meanwhile becomes one.
 const CHANGES: usize = 64;
 
 /// The interfaces to watch, as they are now and as they become.
@@ -57,45 +64,81 @@ pub struct Interfaces {
 /// # Errors
 /// If the kernel does not tell. Once it has, later failures are logged and retried.
 pub async fn watch(selection: Selection) -> Result<Interfaces, InterfaceError> {
-    let (connection, handle, mut events) = rtnetlink::new_multicast_connection(&[
-        MulticastGroup::Link,
-        MulticastGroup::Ipv4Route,
-        MulticastGroup::Ipv6Route,
-        MulticastGroup::Ipv4Ifaddr,
-        MulticastGroup::Ipv6Ifaddr,
-    ])?;
-    let stop = CancellationToken::new();
-    tokio::spawn(stop.clone().run_until_cancelled_owned(connection));
-    // The groups are joined, so what changes after this reading is an event.
-    let first = selection.choose(&read(&handle).await?);
+    // Events have a socket of their own: if they overrun it, no answer is lost. It is there first, so
+    // what changes after the reading is an event.
+    let events = Events::listen()?;
+    let (handle, _connection) = connect()?;
+    let facts = read(&handle).await?;
+    let mut lives = Lives::default();
+    lives.update(&HashSet::new(), facts.indices(), Instant::now());
+    let first = selection.choose(&facts, &lives, Instant::now());
+    let follower = Follower { events, selection, facts, lives };
     let (sender, changes) = mpsc::channel(CHANGES);
-    let mut last = first.clone();
-    let stopped = stop.clone();
-    let follow = async move {
-        while events.next().await.is_some() {
-            sleep(SETTLE_TIME).await;
-            while events.try_recv().is_ok() {}
-            let watched = selection.choose(&read_until_read(&handle).await);
+    let stop = CancellationToken::new();
+    let follow = follower.follow(first.clone(), sender);
+    tokio::spawn(stop.clone().run_until_cancelled_owned(follow));
+    Ok(Interfaces { first, changes, _following: stop.drop_guard() })
+}
+
+/// What the kernel said last, and what that means.
+struct Follower {
+    events: Events,
+    selection: Selection,
+    facts: Facts,
+    lives: Lives,
+}
+
+impl Follower {
+    async fn follow(mut self, mut last: Watched, sender: mpsc::Sender<Watched>) {
+        let mut settle_time = SETTLE_TIME;
+        loop {
+            let exclusion = self.selection.next_exclusion(&self.facts, &self.lives, Instant::now());
+            tokio::select! {
+                () = self.events.changed() => {
+                    sleep(settle_time).await;
+                    let start = Instant::now();
+                    // Before the reading: an index that went and is in use is in use again.
+                    let gone = self.events.take_gone();
+                    self.facts = read_until_read().await;
+                    self.lives.update(&gone, self.facts.indices(), start);
+                    settle_time = start.elapsed().max(SETTLE_TIME);
+                }
+                () = sleep_until_any(exclusion) => {}
+            }
+            let watched = self.selection.choose(&self.facts, &self.lives, Instant::now());
             if watched != last && sender.send(watched.clone()).await.is_err() {
                 return;
             }
             last = watched;
         }
-        if !stopped.is_cancelled() {
-            error!(
-                "netlink ended: interfaces that come or go from now on are not noticed, restart"
-            );
-        }
-    };
-    tokio::spawn(stop.clone().run_until_cancelled_owned(follow));
-    Ok(Interfaces { first, changes, _following: stop.drop_guard() })
+    }
 }
 
-async fn read_until_read(handle: &Handle) -> Facts {
+async fn sleep_until_any(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A socket to ask with, for as long as the guard lives.
+fn connect() -> io::Result<(Handle, DropGuard)> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    let stop = CancellationToken::new();
+    tokio::spawn(stop.clone().run_until_cancelled_owned(connection));
+    Ok((handle, stop.drop_guard()))
+}
+
+async fn read_until_read() -> Facts {
+    let attempt = async || -> Result<Facts, InterfaceError> {
+        let (handle, _connection) = connect()?;
+        Ok(read(&handle).await?)
+    };
     loop {
-        match read(handle).await {
-            Ok(facts) => return facts,
-            Err(error) => warn!(%error, "cannot read the network interfaces, will retry"),
+        match timeout(READ_TIMEOUT, attempt()).await {
+            Ok(Ok(facts)) => return facts,
+            Ok(Err(error)) => warn!(%error, "cannot follow the network interfaces, will retry"),
+            Err(_) => warn!("the kernel does not tell the network interfaces, will retry"),
         }
         sleep(RETRY_TIME).await;
     }
@@ -131,8 +174,11 @@ fn link(message: &LinkMessage) -> Option<Link> {
         LinkAttribute::IfName(name) => Some(name.clone()),
         _ => None,
     })?;
-    let is_veth = message.attributes.iter().any(|attribute| match attribute {
-        LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
+    // Netkit is what newer Cilium uses in veth's place.
+    let is_pair = message.attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos
+            .iter()
+            .any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth | InfoKind::Netkit))),
         _ => false,
     });
     // The kernel adds the peer's namespace only if it is another one.
@@ -144,11 +190,12 @@ fn link(message: &LinkMessage) -> Option<Link> {
         index: message.header.index,
         name,
         loopback: message.header.flags.contains(LinkFlags::Loopback),
-        leads_to_namespace: is_veth && has_namespace,
+        leads_to_namespace: is_pair && has_namespace,
     })
 }
 
-fn is_default(route: &RouteMessage) -> bool {
+/// Of whatever table: with policy routing (a cloud's second interface, a VPN) uplinks have their own.
+pub(super) fn is_default(route: &RouteMessage) -> bool {
     route.header.destination_prefix_length == 0 && route.header.kind == RouteType::Unicast
 }
 

@@ -1,5 +1,6 @@
 //! Packets of this machine's interfaces, from the rings. The only place that reads the wall clock.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -11,9 +12,10 @@ use tracing::warn;
 use super::points::{self, Point, Points};
 use crate::config::Config;
 use crate::error::CaptureError;
-use crate::flow_table::{Origin, Shared};
+use crate::flow_table::{Origin, OwnsSocket, Shared};
 use crate::interfaces::{Interfaces, watch};
-use crate::ring::{BLOCK_TIMEOUT, Frame, PacketSocket, Ring};
+use crate::ring::{BLOCK_TIMEOUT, Filter, Frame, HeldFrames, PacketSocket, Ring, worker_of};
+use crate::sockets::Sockets;
 use crate::worker::{Packet, RecorderGone, Worker};
 
 /// Until what came before an instant has been read: the kernel holds a packet back no longer than
@@ -32,9 +34,15 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Opens the sockets and looks for interfaces. Nothing is delivered yet.
-    pub(crate) async fn open(config: &Config) -> Result<Self, CaptureError> {
-        let sockets = vec![PacketSocket::open()?];
+    /// Looks for interfaces, and opens the sockets if they are not open. Nothing is delivered yet.
+    pub(crate) async fn open(
+        config: &Config,
+        sockets: Option<Vec<PacketSocket>>,
+    ) -> Result<Self, CaptureError> {
+        let sockets = match sockets {
+            Some(sockets) => sockets,
+            None => PacketSocket::open_group(config.workers())?,
+        };
         let interfaces = watch(config.selection()).await?;
         if interfaces.first.interfaces.is_empty() {
             warn!(
@@ -50,23 +58,39 @@ impl Live {
     }
 
     /// The worker that gets the packets between two ends.
-    pub(crate) fn worker_of(&self, _ends: [Endpoint; 2]) -> usize {
-        0
+    pub(crate) fn worker_of(&self, [low, high]: [Endpoint; 2]) -> usize {
+        worker_of(low, high, self.sockets.len())
     }
 
     /// Starts to follow the interfaces and to deliver packets: one reader for each socket.
     pub(crate) fn start(self, shared: &Shared) -> Result<Vec<Reader>, CaptureError> {
         let mut first = Points::default();
         first.change(&self.interfaces.first, shared);
+        let filter = Filter::new(first.excluded.iter().copied(), false);
         let (sender, points) = watch::channel(Arc::new(first));
-        let readers = self.sockets.into_iter().map(|socket| {
-            let (current, points) = (points.borrow().clone(), points.clone());
-            Ok(Reader { ring: socket.start()?, points, current })
-        });
-        let readers = readers.collect::<Result<_, CaptureError>>()?;
+        let mut readers = Vec::new();
+        for socket in self.sockets {
+            readers.push(Reader {
+                ring: socket.start(&filter)?,
+                points: points.clone(),
+                current: points.borrow().clone(),
+                held: HeldFrames::default(),
+            });
+        }
         drop(points);
         tokio::spawn(points::follow(self.interfaces, shared.clone(), sender, READ_OUT_TIME));
         Ok(readers)
+    }
+}
+
+/// Asks the kernel for the owners of sockets; nothing if it cannot be asked.
+pub(crate) fn owns_socket() -> Option<OwnsSocket> {
+    match Sockets::open() {
+        Ok(mut sockets) => Some(Box::new(move |local, remote| sockets.owns(local, remote))),
+        Err(error) => {
+            warn!(%error, "cannot ask for sockets: connections through NAT that are older than the agent may count for the node");
+            None
+        }
     }
 }
 
@@ -76,6 +100,8 @@ pub(crate) struct Reader {
     points: watch::Receiver<Arc<Points>>,
     /// The points that the worker knows of.
     current: Arc<Points>,
+    /// Frames that came before the news of their interface.
+    held: HeldFrames,
 }
 
 impl Reader {
@@ -94,11 +120,7 @@ impl Reader {
         read.map_err(|source| CaptureError::Ring { source })
     }
 
-    fn read_blocks(
-        &mut self,
-        worker: &mut Worker,
-        stop: &CancellationToken,
-    ) -> std::io::Result<()> {
+    fn read_blocks(&mut self, worker: &mut Worker, stop: &CancellationToken) -> io::Result<()> {
         let mut stopping = None;
         let mut timeout = BLOCK_TIMEOUT;
         loop {
@@ -118,23 +140,51 @@ impl Reader {
     }
 
     /// Reads what the kernel hands over next, if anything within a time.
-    fn read_block(&mut self, worker: &mut Worker, timeout: Duration) -> std::io::Result<()> {
-        let frames = self.ring.next_block(timeout)?;
-        // After the waiting: a packet of a new interface comes later than the news of the interface.
-        if self.points.has_changed().unwrap_or(false) {
-            self.current = self.points.borrow_and_update().clone();
+    fn read_block(&mut self, worker: &mut Worker, timeout: Duration) -> io::Result<()> {
+        let Self { ring, points, current, held } = self;
+        let frames = ring.next_block(timeout)?;
+        // After the waiting: a packet of a new interface mostly comes later than the news of it.
+        let mut changed = None;
+        if points.has_changed().unwrap_or(false) {
+            changed = Some(std::mem::replace(current, points.borrow_and_update().clone()));
+            record_held(held, current, worker);
         }
         for frame in frames.into_iter().flatten() {
-            if let Some(point) = self.current.by_index.get(&frame.interface_index) {
-                // What the loopback sends is the same as it receives.
-                if !(point.loopback && frame.outgoing) {
-                    worker.packet(packet(&frame, point));
-                }
-            }
+            record(&frame, current, held, worker);
         }
         worker.show_packets();
-        worker.dropped(self.ring.take_dropped()?);
+        worker.dropped(ring.take_dropped()? + held.take_given_up(Instant::now()));
+        if changed.is_some_and(|before| before.excluded != current.excluded)
+            && !ring.set_filter(&Filter::new(current.excluded.iter().copied(), false))?
+        {
+            warn!(
+                "too many interfaces to ignore in the kernel: their packets are read and ignored here"
+            );
+        }
         Ok(())
+    }
+}
+
+fn record(frame: &Frame<'_>, points: &Points, held: &mut HeldFrames, worker: &mut Worker) {
+    match points.by_index.get(&frame.interface_index) {
+        // What the loopback sends is the same as it receives.
+        Some(point) if point.loopback && frame.outgoing => {}
+        Some(point) => worker.packet(packet(frame, point)),
+        None if points.unwanted.contains(&frame.interface_index) => {}
+        // The block came before the news.
+        None => held.hold(frame, Instant::now()),
+    }
+}
+
+/// Records what waited for the news that there are now.
+fn record_held(held: &mut HeldFrames, points: &Points, worker: &mut Worker) {
+    let is_known =
+        |index: &u32| points.by_index.contains_key(index) || points.unwanted.contains(index);
+    let now_known: Vec<u32> = held.interfaces().filter(is_known).collect();
+    for index in now_known {
+        for owned in held.release(index) {
+            record(&owned.frame(), points, held, worker);
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Observation points of the interfaces that are watched, as they come and go. All workers look here.
 
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,10 @@ pub(super) struct Point {
 pub(super) struct Points {
     /// Observation points by their interface's index.
     pub(super) by_index: HashMap<u32, Point, RandomState>,
+    /// Interfaces that are known and not watched.
+    pub(super) unwanted: BTreeSet<u32>,
+    /// Those of them whose packets the kernel need not hand over.
+    pub(super) excluded: BTreeSet<u32>,
 }
 
 /// Follows the interfaces until nobody looks any more. What is gone is forgotten after `read_out`.
@@ -65,6 +70,8 @@ impl Points {
     /// Adds the points of new interfaces, and marks those of interfaces that are gone.
     pub(super) fn change(&mut self, watched: &Watched, shared: &Shared) {
         shared.set_node_addresses(watched.node_addresses.clone());
+        self.unwanted.clone_from(&watched.unwanted);
+        self.excluded.clone_from(&watched.excluded);
         for (index, point) in &mut self.by_index {
             if !watched.interfaces.contains_key(index) && point.gone.is_none() {
                 info!(interface = point.watched.interface.name, "interface is gone");

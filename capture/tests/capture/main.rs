@@ -10,9 +10,11 @@
 mod files;
 mod fuzz_corpus;
 mod golden;
+mod group;
 mod interfaces;
 mod json;
 mod kafka;
 mod live;
 mod privilege;
+mod sockets;
 mod support;

@@ -1,7 +1,9 @@
 //! `flowtrail capture`: the agent.
 
 use clap::{Args, ValueEnum};
-use flowtrail_capture::{Agent, Config, KafkaOutput, Output};
+use flowtrail_capture::privileges::{Keep, open_and_drop};
+use flowtrail_capture::ring::PacketSocket;
+use flowtrail_capture::{Agent, CaptureError, Config, KafkaOutput, Output};
 use flowtrail_service::admin::{self, AdminArgs};
 use flowtrail_service::kafka::KafkaArgs;
 
@@ -32,14 +34,25 @@ enum OutputKind {
     Null,
 }
 
-pub(crate) async fn run(arguments: Arguments, check: bool) -> anyhow::Result<()> {
+impl Arguments {
+    /// Opens the packet sockets, and gives up every privilege.
+    pub(crate) fn open_sockets(&self) -> Result<Option<Vec<PacketSocket>>, CaptureError> {
+        open_and_drop(&self.capture, Keep::Nothing)
+    }
+}
+
+pub(crate) async fn run(
+    arguments: Arguments,
+    sockets: Option<Vec<PacketSocket>>,
+    check: bool,
+) -> anyhow::Result<()> {
     let Started { metrics, readiness, shutdown } = Started::new()?;
     let output = match arguments.output {
         OutputKind::Kafka => Output::Kafka(KafkaOutput::new(&arguments.kafka, &metrics)?),
         OutputKind::Json => Output::Json,
         OutputKind::Null => Output::Null,
     };
-    let agent = Agent::new(arguments.capture, output, &metrics)?;
+    let agent = Agent::new(arguments.capture, output, &metrics)?.with_sockets(sockets);
     if check {
         return super::configuration_is_valid();
     }

@@ -12,6 +12,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::Args;
+use flowtrail_capture::privileges::{Keep, open_and_drop};
+use flowtrail_capture::ring::PacketSocket;
 use flowtrail_capture::{Agent, CaptureError, Output, Summary};
 use flowtrail_embedded::Engine;
 use flowtrail_ingest::{Ingest, Source};
@@ -42,7 +44,19 @@ pub(crate) struct Arguments {
     query: flowtrail_query::Config,
 }
 
-pub(crate) async fn run(arguments: Arguments, check: bool) -> anyhow::Result<()> {
+impl Arguments {
+    /// Opens the packet sockets, and gives up every privilege but to files: under sudo the engine,
+    /// the data and the names are most often in the home of another user.
+    pub(crate) fn open_sockets(&self) -> Result<Option<Vec<PacketSocket>>, CaptureError> {
+        open_and_drop(&self.capture, Keep::FileAccess)
+    }
+}
+
+pub(crate) async fn run(
+    arguments: Arguments,
+    sockets: Option<Vec<PacketSocket>>,
+    check: bool,
+) -> anyhow::Result<()> {
     let Started { metrics, readiness, shutdown } = Started::new()?;
     let Arguments { mut capture, ingest, engine, query } = arguments;
     if capture.read.is_none() {
@@ -52,7 +66,8 @@ pub(crate) async fn run(arguments: Arguments, check: bool) -> anyhow::Result<()>
     }
     let file = capture.read.clone();
     let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES);
-    let agent = Agent::new(capture, Output::Channel { sender, partitions: PARTITIONS }, &metrics)?;
+    let output = Output::Channel { sender, partitions: PARTITIONS };
+    let agent = Agent::new(capture, output, &metrics)?.with_sockets(sockets);
     if check {
         let store = ClickHouseArgs::at(format!("http://{}", engine.clickhouse_listen));
         let source = Source::Channel { receiver, topic_id: run_id(), partitions: PARTITIONS };
