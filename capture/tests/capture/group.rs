@@ -207,4 +207,15 @@ fn a_filter_excludes_interfaces_and_can_be_replaced() {
         let interfaces: HashSet<u32> = drain(&mut ring).iter().map(|seen| seen.0).collect();
         assert_eq!(interfaces.contains(&index), is_seen, "{} excluded", excluded.len());
     }
+
+    // What a socket's filters may take was 20 KiB before Linux 6.9, and is less where someone said so.
+    let most = Filter::new(1_000..1_500, true);
+    for (bytes, fits) in [(20_480, true), (6_000, false)] {
+        node.exec(&format!("sysctl -q net.core.optmem_max={bytes}"));
+        for _ in 0..2 {
+            assert_eq!(ring.set_filter(&most).unwrap(), fits, "500 excluded in {bytes} bytes");
+        }
+        converse(&node, &pod, &["10.9.1.1:9000"]);
+        assert!(drain(&mut ring).iter().any(|seen| seen.0 == index));
+    }
 }
