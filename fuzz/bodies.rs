@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use flowtrail_capture::flow_table::{FlowTable, FlowTableConfig, Origin, Shared};
-use flowtrail_capture::packet::{Flags, LinkType, Segment, parse};
+use flowtrail_capture::packet::{Flags, LinkType, Parser, Segment};
 use flowtrail_capture::pcap::PcapReader;
 use flowtrail_schema::{Endpoint, FlowRecord, Interface, InterfaceKind, wire};
 
@@ -22,17 +22,19 @@ const LINKS: [LinkType; 8] = [
     LinkType::CiscoHdlc,
 ];
 
-/// A captured packet: the first byte says the link layer, the next two its length on the wire.
+/// A captured packet: the first byte says the link layer and whether tunnels are opened, the
+/// next two its length on the wire.
 pub fn packet(bytes: &[u8]) {
-    let [link, high, low, frame @ ..] = bytes else { return };
-    let link = LINKS[usize::from(*link) % LINKS.len()];
+    let [flags, high, low, frame @ ..] = bytes else { return };
+    let link = LINKS[usize::from(*flags) % LINKS.len()];
     let wire_length = frame.len() as u32 + u32::from(u16::from_be_bytes([*high, *low]));
-    if let Ok(segment) = parse(link, frame, wire_length) {
+    let parser = Parser { decapsulate: flags & 0x80 != 0 };
+    if let Ok(segment) = parser.parse(link, frame, wire_length) {
         assert!(segment.payload_bytes + 40 <= segment.ip_bytes, "{segment:?}");
         assert_eq!(segment.source.ip.is_ipv4(), segment.destination.ip.is_ipv4());
         // What was cut off does not matter, as long as the headers are there.
         let longer = [frame, &[0; 64]].concat();
-        assert!(parse(link, &longer, wire_length + 64).is_ok());
+        assert!(parser.parse(link, &longer, wire_length + 64).is_ok());
     }
 }
 
@@ -42,7 +44,7 @@ pub fn pcap(bytes: &[u8]) {
     let mut read = 0;
     while let Ok(Some(packet)) = reader.next_packet() {
         read += packet.bytes.len();
-        let _ = parse(packet.link, packet.bytes, packet.wire_length);
+        let _ = Parser::default().parse(packet.link, packet.bytes, packet.wire_length);
     }
     // A compressed file may hold more than its own length; none holds this much in a few kilobytes.
     assert!(read <= bytes.len().saturating_mul(2_048));
@@ -83,8 +85,8 @@ pub fn flow_table(bytes: &[u8]) {
         let segment = Segment {
             source: a,
             destination: b,
-            sequence: u32::from(sequence as i8 as u32),
-            acknowledgment: u32::from(acknowledgment as i8 as u32),
+            sequence: sequence as i8 as u32,
+            acknowledgment: acknowledgment as i8 as u32,
             flags: Flags {
                 fin: flags & 1 != 0,
                 syn: flags & 2 != 0,

@@ -40,6 +40,11 @@ pub struct Config {
     #[arg(long, env = "FLOWTRAIL_READ", value_name = "FILE", help_heading = "Capture")]
     pub read: Option<PathBuf>,
 
+    /// Look into tunnels (VXLAN, Geneve, GRE, IP in IP) and count the connections in them. By default a
+    /// tunnel's packets are counted as skipped: what goes through it is seen at the pods.
+    #[arg(long, env = "FLOWTRAIL_DECAPSULATE", help_heading = "Capture")]
+    pub decapsulate: bool,
+
     /// Length of the intervals that records are cut at: whole seconds that divide a minute, the
     /// same in all of a cluster.
     #[arg(

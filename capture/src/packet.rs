@@ -12,6 +12,7 @@ use flowtrail_schema::Endpoint;
 mod link;
 #[cfg(test)]
 pub(crate) mod tests;
+mod tunnel;
 
 pub use link::LinkType;
 
@@ -51,8 +52,10 @@ pub struct Flags {
 pub enum Skipped {
     /// Neither IPv4 nor IPv6.
     NotIp,
-    /// IP with another payload; tunnels are such.
+    /// IP with another payload.
     NotTcp,
+    /// A tunnel, which is not to be opened, or one that is too deep in others.
+    Tunnel,
     /// A fragment after the first: it has no TCP header.
     Fragment,
     /// The capture ends before the TCP header does.
@@ -67,6 +70,7 @@ impl Skipped {
         match self {
             Self::NotIp => "not_ip",
             Self::NotTcp => "not_tcp",
+            Self::Tunnel => "tunnel",
             Self::Fragment => "fragment",
             Self::Truncated => "truncated",
             Self::Malformed => "malformed",
@@ -74,44 +78,64 @@ impl Skipped {
     }
 }
 
-/// Reads the TCP segment in a captured frame.
-///
-/// `wire_length` is the frame's length before the capture cut it. It counts only where the IP header
-/// has no length: jumbograms (RFC 2675) and segments that offloading made larger than 64 KiB.
-///
-/// # Errors
-/// If there is no whole TCP header in the frame; see [`Skipped`].
-pub fn parse(link: LinkType, frame: &[u8], wire_length: u32) -> Result<Segment, Skipped> {
+/// How packets are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parser {
+    /// The packet in a tunnel is the packet. Without, a tunnel is what it is: not TCP.
+    pub decapsulate: bool,
+}
+
+impl Parser {
+    /// Reads the TCP segment in a captured frame.
+    ///
+    /// `wire_length` is the frame's length before the capture cut it. It counts only where the IP header
+    /// has no length: jumbograms (RFC 2675) and segments that offloading made larger than 64 KiB.
+    ///
+    /// # Errors
+    /// If there is no whole TCP header in the frame; see [`Skipped`].
+    pub fn parse(self, link: LinkType, frame: &[u8], wire_length: u32) -> Result<Segment, Skipped> {
+        let depth = if self.decapsulate { tunnel::MAX_DEPTH } else { 0 };
+        parse_link(link, frame, wire_length, depth)
+    }
+}
+
+fn parse_link(
+    link: LinkType,
+    frame: &[u8],
+    wire_length: u32,
+    depth: u8,
+) -> Result<Segment, Skipped> {
     let (network, packet) = link::network_layer(link, frame)?;
     let link_bytes = (frame.len() - packet.len()) as u32;
     let wire_bytes = wire_length.saturating_sub(link_bytes);
     match network {
-        link::Network::Ipv4 => parse_ipv4(packet, wire_bytes),
-        link::Network::Ipv6 => parse_ipv6(packet, wire_bytes),
+        link::Network::Ipv4 => parse_ipv4(packet, wire_bytes, depth),
+        link::Network::Ipv6 => parse_ipv6(packet, wire_bytes, depth),
     }
 }
 
-fn parse_ipv4(packet: &[u8], wire_bytes: u32) -> Result<Segment, Skipped> {
+fn parse_ipv4(packet: &[u8], wire_bytes: u32, depth: u8) -> Result<Segment, Skipped> {
     let header = Ipv4HeaderSlice::from_slice(packet).map_err(|error| match error {
         ipv4::HeaderSliceError::Len(_) => Skipped::Truncated,
         ipv4::HeaderSliceError::Content(_) => Skipped::Malformed,
     })?;
+    let headers = header.slice().len();
+    let is_first = header.fragments_offset().value() == 0;
     if header.protocol() != IpNumber::TCP {
-        return Err(Skipped::NotTcp);
+        return open(header.protocol(), packet, headers, is_first, wire_bytes, depth);
     }
-    if header.fragments_offset().value() != 0 {
+    if !is_first {
         return Err(Skipped::Fragment);
     }
     let ip_bytes = match header.total_len() {
         0 => wire_bytes,
         length => length.into(),
     };
-    let headers = header.slice().len();
     let ends = [header.source_addr().into(), header.destination_addr().into()];
     parse_tcp(packet, headers, ip_bytes, ends)
 }
 
-fn parse_ipv6(packet: &[u8], wire_bytes: u32) -> Result<Segment, Skipped> {
+fn parse_ipv6(packet: &[u8], wire_bytes: u32, depth: u8) -> Result<Segment, Skipped> {
     let header = Ipv6HeaderSlice::from_slice(packet).map_err(|error| match error {
         ipv6::HeaderSliceError::Len(_) => Skipped::Truncated,
         ipv6::HeaderSliceError::Content(_) => Skipped::Malformed,
@@ -121,20 +145,46 @@ fn parse_ipv6(packet: &[u8], wire_bytes: u32) -> Result<Segment, Skipped> {
         0 => wire_bytes,
         length => u32::from(length) + fixed as u32,
     };
-    let headers = skip_extensions(packet, fixed, header.next_header())?;
+    let (headers, protocol) = skip_extensions(packet, fixed, header.next_header())?;
+    if protocol != IpNumber::TCP {
+        return open(protocol, packet, headers, true, wire_bytes, depth);
+    }
     let ends = [header.source_addr().into(), header.destination_addr().into()];
     parse_tcp(packet, headers, ip_bytes, ends)
 }
 
-/// Where the TCP header starts behind IPv6 extension headers (RFC 8200, 4). Each is 8 bytes at least,
-/// so the packet's own length bounds the walk.
-fn skip_extensions(packet: &[u8], start: usize, first: IpNumber) -> Result<usize, Skipped> {
+/// Looks into the payload of an IP packet that is not TCP: it may be a tunnel.
+fn open(
+    protocol: IpNumber,
+    packet: &[u8],
+    headers: usize,
+    is_first_fragment: bool,
+    wire_bytes: u32,
+    depth: u8,
+) -> Result<Segment, Skipped> {
+    let payload = packet.get(headers..).unwrap_or_default();
+    let Some(kind) = tunnel::of(protocol, payload, is_first_fragment) else {
+        return Err(Skipped::NotTcp);
+    };
+    let depth = depth.checked_sub(1).ok_or(Skipped::Tunnel)?;
+    if !is_first_fragment {
+        return Err(Skipped::Fragment);
+    }
+    let (link, inner) = tunnel::inner(kind, payload)?;
+    let outer_bytes = (packet.len() - inner.len()) as u32;
+    parse_link(link, inner, wire_bytes.saturating_sub(outer_bytes), depth)
+}
+
+/// What stands behind IPv6 extension headers, and where (RFC 8200, 4). Each is 8 bytes at least, so the
+/// packet's own length bounds the walk.
+fn skip_extensions(
+    packet: &[u8],
+    start: usize,
+    first: IpNumber,
+) -> Result<(usize, IpNumber), Skipped> {
     let mut offset = start;
     let mut next = first;
-    while next != IpNumber::TCP {
-        if !is_extension(next) {
-            return Err(Skipped::NotTcp);
-        }
+    while is_extension(next) {
         let header: &[u8; 8] =
             packet.get(offset..).and_then(<[u8]>::first_chunk).ok_or(Skipped::Truncated)?;
         offset += match next {
@@ -151,7 +201,7 @@ fn skip_extensions(packet: &[u8], start: usize, first: IpNumber) -> Result<usize
         };
         next = IpNumber(header[0]);
     }
-    Ok(offset)
+    Ok((offset, next))
 }
 
 /// Whether a header is one that TCP may stand behind. ESP is not: what it holds is encrypted.

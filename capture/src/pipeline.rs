@@ -25,6 +25,7 @@ use crate::error::CaptureError;
 use crate::flow_table::{CUT_DELAY_US, FlowTable, FlowTableConfig, Shared};
 use crate::metrics::CaptureMetrics;
 use crate::output::{Output, OutputError};
+use crate::packet::Parser;
 use crate::recorder::{Queue, Recorder, Summary};
 use crate::reports::Reports;
 use crate::ring::PacketSocket;
@@ -236,7 +237,8 @@ impl Agent {
     ) -> Worker {
         let every_us = tell_every.as_micros() as u64;
         let packets = self.metrics.packets.clone();
-        Worker::new(number, table, self.config.interval, every_us, packets, progress)
+        let parser = Parser { decapsulate: self.config.decapsulate };
+        Worker::new(number, parser, table, self.config.interval, every_us, packets, progress)
     }
 }
 

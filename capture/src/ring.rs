@@ -199,9 +199,19 @@ impl Ring {
     /// # Errors
     /// If the kernel refuses the filter.
     pub fn set_filter(&self, filter: &Filter) -> io::Result<bool> {
-        match socket::set_filter(self.socket(), filter.program()) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
-                socket::set_filter(self.socket(), filter.of_all_interfaces().program())?;
+        let socket = self.socket();
+        let has_no_space = |error: &io::Error| error.raw_os_error() == Some(libc::ENOMEM);
+        match socket::set_filter(socket, filter.program()) {
+            Err(error) if has_no_space(&error) => {
+                let all = filter.of_all_interfaces();
+                match socket::set_filter(socket, all.program()) {
+                    // Nor is there for both at once. For an instant every packet comes, whole.
+                    Err(error) if has_no_space(&error) => {
+                        socket::remove_filter(socket)?;
+                        socket::set_filter(socket, all.program())?;
+                    }
+                    set => set?,
+                }
                 Ok(false)
             }
             set => set.map(|()| !filter.passes_all_interfaces),

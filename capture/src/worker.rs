@@ -7,7 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
 
 use crate::flow_table::{FlowTable, FlowTableStats, LATEST_US, Origin, PointId};
-use crate::packet::{LinkType, parse};
+use crate::packet::{LinkType, Parser};
 use crate::state::{Round, Saver};
 
 const MINUTE_US: u64 = 60_000_000;
@@ -48,6 +48,7 @@ pub(crate) struct Progress {
 pub(crate) struct RecorderGone;
 
 pub(crate) struct Worker {
+    parser: Parser,
     table: FlowTable,
     interval: IntervalLength,
     recorder: mpsc::Sender<Progress>,
@@ -68,6 +69,7 @@ impl Worker {
     /// at least every `tell_every_us`.
     pub(crate) fn new(
         number: usize,
+        parser: Parser,
         table: FlowTable,
         interval: IntervalLength,
         tell_every_us: u64,
@@ -76,6 +78,7 @@ impl Worker {
     ) -> Self {
         let progress = Progress { worker: number, ..Progress::default() };
         Self {
+            parser,
             table,
             interval,
             recorder,
@@ -113,7 +116,7 @@ impl Worker {
         progress.first_packet_us =
             progress.first_packet_us.map(|first| first.min(time_us)).or(Some(time_us));
         progress.last_packet_us = progress.last_packet_us.max(Some(time_us));
-        match parse(packet.link, packet.bytes, packet.wire_length) {
+        match self.parser.parse(packet.link, packet.bytes, packet.wire_length) {
             Ok(segment) => self.table.packet(packet.point, packet.origin, time_us, &segment),
             Err(skipped) => self.skip(skipped.as_str(), 1),
         }

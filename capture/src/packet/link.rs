@@ -7,7 +7,7 @@ use super::Skipped;
 /// Numbers and layouts: the registry of link-layer header types of libpcap (LINKTYPE_…).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LinkType {
-    /// Ethernet II, with any number of VLAN tags.
+    /// Ethernet, with any number of VLAN tags; PPPoE, MPLS labels and LLC/SNAP are looked behind.
     Ethernet,
     /// Linux "cooked" capture, version 1.
     LinuxSll,
@@ -92,8 +92,26 @@ fn of_ether_type(kind: u16, packet: &[u8]) -> Result<(Network, &[u8]), Skipped> 
     match kind {
         0x0800 => Ok((Network::Ipv4, packet)),
         0x86dd => Ok((Network::Ipv6, packet)),
+        // PPPoE in session (RFC 2516): six bytes, then PPP's protocol.
+        0x8864 => ppp(packet.get(6..).ok_or(Skipped::Truncated)?),
+        0x8847 | 0x8848 => mpls(packet),
+        // Cisco FabricPath: a tag of two bytes, then the frame as it came in.
+        0x8903 => ether_type(packet, 2 + 12),
+        // A length (IEEE 802.3): what follows is LLC; with a SNAP header that has an EtherType.
+        0..0x0600 => match packet {
+            [0xaa, 0xaa, 0x03, 0, 0, 0, rest @ ..] => ether_type(rest, 0),
+            _ => Err(Skipped::NotIp),
+        },
         _ => Err(Skipped::NotIp),
     }
+}
+
+/// MPLS: labels of four bytes until the one that says it is the last (RFC 3032). Nothing says what
+/// follows; IP tells itself.
+fn mpls(packet: &[u8]) -> Result<(Network, &[u8]), Skipped> {
+    let mut labels = packet.chunks_exact(4);
+    let last = labels.position(|label| label[2] & 1 == 1).ok_or(Skipped::Truncated)?;
+    network_layer(LinkType::RawIp, &packet[(last + 1) * 4..])
 }
 
 /// PPP: address and control may be absent, and the protocol compressed to one byte (RFC 1661, 6.5).

@@ -13,7 +13,7 @@ use super::*;
 use crate::batcher::Limits;
 use crate::config::Identity;
 use crate::flow_table::{FlowTable, FlowTableConfig, Origin, PointId};
-use crate::packet::LinkType;
+use crate::packet::{LinkType, Parser};
 use crate::worker::{Packet, Worker};
 
 const SECOND_US: u64 = 1_000_000;
@@ -50,7 +50,15 @@ impl Agent {
             queue,
             CaptureMetrics::register(&Metrics::new()),
         );
-        let worker = Worker::new(0, table, interval, SECOND_US, Counter::default(), sender);
+        let worker = Worker::new(
+            0,
+            Parser::default(),
+            table,
+            interval,
+            SECOND_US,
+            Counter::default(),
+            sender,
+        );
         Self { worker, point, progress, recorder }
     }
 

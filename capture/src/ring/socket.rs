@@ -15,6 +15,13 @@ pub(super) fn set_filter(socket: &RawPacketStream, program: &[sock_filter]) -> i
     unsafe { set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &described(program)) }
 }
 
+/// Lets every packet through, whole.
+pub(super) fn remove_filter(socket: &RawPacketStream) -> io::Result<()> {
+    let ignored: c_int = 0;
+    // SAFETY: the option takes an int.
+    unsafe { set_option(socket, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &ignored) }
+}
+
 /// Makes a version 3 ring. The kernel throws away what the socket has received before.
 pub(super) fn make_ring(socket: &RawPacketStream, request: &tpacket_req3) -> io::Result<()> {
     let version = libc::tpacket_versions::TPACKET_V3 as c_int;

@@ -22,6 +22,9 @@ use crate::worker::{Packet, RecorderGone, Worker};
 /// a block's timeout, and as much again is left for the reader.
 const READ_OUT_TIME: Duration = BLOCK_TIMEOUT.saturating_mul(2);
 
+/// Later than frames are held for.
+const HELD_IN_VAIN: Duration = Duration::from_mins(1);
+
 /// Microseconds since the epoch.
 pub(crate) fn wall_clock_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
@@ -31,6 +34,7 @@ pub(crate) fn wall_clock_us() -> u64 {
 pub(crate) struct Live {
     sockets: Vec<PacketSocket>,
     interfaces: Interfaces,
+    decapsulate: bool,
 }
 
 impl Live {
@@ -49,7 +53,7 @@ impl Live {
                 "no interface to watch yet: without --interface it needs a pod's veth or a default route"
             );
         }
-        Ok(Self { sockets, interfaces })
+        Ok(Self { sockets, interfaces, decapsulate: config.decapsulate })
     }
 
     /// How many workers there are to be.
@@ -66,7 +70,7 @@ impl Live {
     pub(crate) fn start(self, shared: &Shared) -> Result<Vec<Reader>, CaptureError> {
         let mut first = Points::default();
         first.change(&self.interfaces.first, shared);
-        let filter = Filter::new(first.excluded.iter().copied(), false);
+        let filter = Filter::new(first.excluded.iter().copied(), self.decapsulate);
         let (sender, points) = watch::channel(Arc::new(first));
         let mut readers = Vec::new();
         for socket in self.sockets {
@@ -75,6 +79,7 @@ impl Live {
                 points: points.clone(),
                 current: points.borrow().clone(),
                 held: HeldFrames::default(),
+                decapsulate: self.decapsulate,
             });
         }
         drop(points);
@@ -102,6 +107,7 @@ pub(crate) struct Reader {
     current: Arc<Points>,
     /// Frames that came before the news of their interface.
     held: HeldFrames,
+    decapsulate: bool,
 }
 
 impl Reader {
@@ -115,6 +121,8 @@ impl Reader {
             Ok(()) => self.read_blocks(&mut worker, stop),
             Err(RecorderGone) => return Ok(()),
         };
+        // What is held is of interfaces that came and went unseen.
+        worker.dropped(self.held.take_given_up(Instant::now() + HELD_IN_VAIN));
         // If nobody takes what was made, that is told elsewhere.
         let _ = worker.finish();
         read.map_err(|source| CaptureError::Ring { source })
@@ -141,7 +149,7 @@ impl Reader {
 
     /// Reads what the kernel hands over next, if anything within a time.
     fn read_block(&mut self, worker: &mut Worker, timeout: Duration) -> io::Result<()> {
-        let Self { ring, points, current, held } = self;
+        let Self { ring, points, current, held, decapsulate } = self;
         let frames = ring.next_block(timeout)?;
         // After the waiting: a packet of a new interface mostly comes later than the news of it.
         let mut changed = None;
@@ -155,7 +163,7 @@ impl Reader {
         worker.show_packets();
         worker.dropped(ring.take_dropped()? + held.take_given_up(Instant::now()));
         if changed.is_some_and(|before| before.excluded != current.excluded)
-            && !ring.set_filter(&Filter::new(current.excluded.iter().copied(), false))?
+            && !ring.set_filter(&Filter::new(current.excluded.iter().copied(), *decapsulate))?
         {
             warn!(
                 "too many interfaces to ignore in the kernel: their packets are read and ignored here"

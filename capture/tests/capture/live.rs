@@ -106,7 +106,7 @@ fn node_and_pod(subnet: &str) -> (Namespace, Namespace) {
 fn records_add_up_to_what_was_sent_to_a_pod() {
     let (node, pod) = node_and_pod("fd00:9::");
     count_packets(&node);
-    let agent = RunningAgent::start(&node, &[]);
+    let agent = RunningAgent::start(&node, &["--workers", "3"]);
     converse(&pod, &node, "[fd00:9::2]");
     let (summary, batches) = agent.stop();
     let records = records(&batches);
@@ -205,7 +205,7 @@ fn a_new_pod_is_captured_from_its_first_syn_to_its_last_packet() {
 fn a_restart_is_a_gap_and_not_a_new_connection() {
     let (node, pod) = node_and_pod("fd00:9::");
     let directory = tempfile::tempdir().unwrap();
-    let arguments = ["--state-dir", directory.path().to_str().unwrap()];
+    let arguments = ["--workers", "4", "--state-dir", directory.path().to_str().unwrap()];
     let address: SocketAddr = "[fd00:9::2]:9000".parse().unwrap();
     let listener = pod.spawn(move || TcpListener::bind(address).unwrap()).join().unwrap();
 
