@@ -270,3 +270,33 @@ fn an_interface_that_comes_back_goes_on_with_its_connections() {
     assert_eq!(watch.sum().life(), (1, 0, &[("reset_by_client", 1)][..]));
     assert_eq!(watch.sum().packets, [4, 1]);
 }
+
+/// Joined midstream, a masqueraded pod's connection has a tuple of its own on the uplink: only that the
+/// node has no such socket tells it from the node's.
+#[test]
+fn a_connection_with_the_nodes_address_but_not_its_socket_is_not_the_nodes() {
+    for (owned, reporter) in
+        [(Some(true), Reporter::Client), (Some(false), Reporter::Transit), (None, Reporter::Client)]
+    {
+        let mut node = Node::new();
+        let ends = [end("192.168.0.1:50000"), end("93.184.216.34:443")];
+        node.watch.table.ask_sockets(Box::new(move |local, remote| {
+            assert_eq!([local, remote], ends);
+            owned
+        }));
+        let mut talk = Talk::between("192.168.0.1:50000", "93.184.216.34:443");
+        let uplink = node.uplink;
+        for segment in whole(&mut talk).into_iter().skip(3) {
+            let side = origin(&talk, Client, &segment);
+            node.see(1.0, uplink, side, segment);
+        }
+        let records = node.watch.until(20.0);
+        assert!(!records.is_empty() && records.iter().all(|it| it.reporter == reporter));
+        // Of a handshake that was seen it is not asked: the pod's interface tells.
+        let mut another = Talk::between("192.168.0.1:50001", "93.184.216.35:443").with_isns(7, 8);
+        let syn = another.send(Client, "S", 0);
+        node.see(21.0, uplink, Origin::Inside, syn);
+        let [record] = node.watch.until(31.0).try_into().unwrap();
+        assert_eq!(record.reporter, Reporter::Client);
+    }
+}
