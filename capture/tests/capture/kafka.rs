@@ -1,10 +1,15 @@
 //! Batches into Kafka: librdkafka's own mock cluster.
 
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use flowtrail_capture::{Agent, CaptureError, KafkaOutput, Output, OutputError, Summary};
 use flowtrail_schema::topic::{FLOWS_TOPIC, partition_of};
-use flowtrail_schema::{FlowBatch, wire};
+use flowtrail_schema::{Detail, FlowBatch, wire};
 use flowtrail_service::admin::Readiness;
 use flowtrail_service::kafka::KafkaArgs;
 use flowtrail_service::metrics::Metrics;
@@ -16,7 +21,8 @@ use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use crate::files::write_pcap;
-use crate::support::{PATIENCE, config, records};
+use crate::live::{count_packets, counted, node_and_pod, sum};
+use crate::support::{Namespace, PATIENCE, config, records, wait_until};
 
 const PARTITIONS: i32 = 3;
 
@@ -162,4 +168,148 @@ async fn what_kafka_did_not_take_before_the_end_is_said() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// Caps that a few hundred connections are too many for; but none is dropped.
+const SMALL: &[&str] = &["--max-queued-records", "20", "--max-queued-summaries", "2"];
+
+/// Answers connections until one asks for nothing.
+fn serve(listener: &TcpListener) {
+    for stream in listener.incoming() {
+        let mut stream = stream.unwrap();
+        let mut request = [0; 100];
+        let length = stream.read(&mut request).unwrap();
+        if length == 0 {
+            return;
+        }
+        stream.write_all(&request).unwrap();
+    }
+}
+
+/// A live agent that starts before its broker can be reached, and loses it once more later.
+struct Outages {
+    cluster: Cluster,
+    metrics: Arc<Metrics>,
+    server: SocketAddr,
+    connections: u32,
+}
+
+impl Outages {
+    fn metric(&self, name: &str) -> u64 {
+        let text = self.metrics.encode();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+
+    /// TCP packets that the agent has read.
+    fn packets(&self) -> u64 {
+        let text = self.metrics.encode();
+        let skipped = "flowtrail_capture_packets_skipped_total{";
+        let skipped = text.lines().filter(|line| line.starts_with(skipped));
+        let skipped = skipped.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap());
+        self.metric("flowtrail_capture_packets_total") - skipped.sum::<u64>()
+    }
+
+    fn connect(&mut self) {
+        let mut stream = TcpStream::connect(self.server).unwrap();
+        stream.write_all(b"who is there?").unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        self.connections += 1;
+        // No faster than the agent reads, whatever else the machine does: else the kernel's ring would
+        // be what overflows. Each connection is more than 8 packets, and the ring takes 200,000.
+        let most = 8 * u64::from(self.connections);
+        wait_until("the agent keeps up", || self.packets() + 20_000 > most);
+    }
+
+    /// Connects until summaries are folded into those of their minutes.
+    fn load_until_folded(&mut self) {
+        let folded = |outages: &Self| outages.metric("flowtrail_capture_summaries_folded_total");
+        let before = folded(self);
+        while folded(self) == before {
+            self.connect();
+        }
+    }
+
+    /// Brings the broker back, and goes on connecting until nothing waits any more.
+    fn load_until_delivered(&mut self) {
+        self.cluster.broker_up(1).unwrap();
+        wait_until("all has been delivered", || {
+            let waiting = ["records_waiting", "summaries_waiting", "kafka_messages_in_flight"];
+            let waiting = waiting.map(|name| self.metric(&format!("flowtrail_capture_{name}")));
+            waiting == [0; 3]
+        });
+        self.connect();
+    }
+
+    /// From the thread of the namespace that the agent watches.
+    fn run(node: &Namespace, server: SocketAddr) -> (Summary, Vec<FlowBatch>, u32) {
+        let cluster = cluster();
+        cluster.broker_down(1).unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let brokers = cluster.bootstrap_servers();
+        let property = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let args = KafkaArgs {
+            kafka_brokers: brokers.clone(),
+            kafka_topic: FLOWS_TOPIC.to_owned(),
+            kafka_property: vec![
+                property("queue.buffering.max.messages", "2"),
+                property("reconnect.backoff.max.ms", "100"),
+            ],
+        };
+        let (readiness, shutdown) = (Readiness::default(), CancellationToken::new());
+        let (ready, stop) = (readiness.part("capture"), shutdown.clone());
+        let its_metrics = Arc::clone(&metrics);
+        let agent = thread::spawn(move || {
+            let output = Output::Kafka(KafkaOutput::new(&args, &its_metrics).unwrap());
+            let agent = Agent::new(config(SMALL), output, &its_metrics).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(agent.run(ready, stop))
+        });
+        wait_until("the agent captures", || readiness.waiting_for().is_empty());
+
+        let mut outages = Self { cluster, metrics, server, connections: 0 };
+        outages.load_until_folded();
+        outages.load_until_delivered();
+        outages.cluster.broker_down(1).unwrap();
+        outages.load_until_folded();
+        outages.load_until_delivered();
+        // One that asks for nothing ends the server.
+        TcpStream::connect(server).unwrap().shutdown(std::net::Shutdown::Write).unwrap();
+        outages.connections += 1;
+        // The broker's outages are what is tested here, not what is still in the ring at a shutdown.
+        wait_until("the agent has read everything", || {
+            let (sent, received) = (counted(node, "to_server_out"), counted(node, "to_client_in"));
+            outages.packets() == sent.0 + received.0
+        });
+        shutdown.cancel();
+        let summary = agent.join().unwrap().unwrap();
+        (summary, consume(&brokers), outages.connections)
+    }
+}
+
+#[test]
+fn totals_are_exact_though_the_broker_was_away_at_the_start_and_later() {
+    let (node, pod) = node_and_pod("fd00:7::");
+    let node = Arc::new(node);
+    // For the broker's address to resolve: a host without IPv4 has no 127.0.0.1.
+    node.ip("addr add 192.0.2.1/24 dev vethpod");
+    count_packets(&node);
+    let server: SocketAddr = "[fd00:7::2]:9000".parse().unwrap();
+    let listener = pod.spawn(move || TcpListener::bind(server).unwrap()).join().unwrap();
+    let served = pod.spawn(move || serve(&listener));
+    let inside = Arc::clone(&node);
+    let (summary, batches, connections) =
+        node.spawn(move || Outages::run(&inside, server)).join().unwrap();
+    served.join().unwrap();
+
+    assert_eq!(summary.dropped, 0, "the kernel dropped packets: there is nothing to compare");
+    assert_eq!((summary.records_dropped, summary.records_undelivered), (0, 0));
+    let records = records(&batches);
+    let details: BTreeSet<_> = records.iter().map(|record| record.detail).collect();
+    assert!(details.contains(&Detail::Flow) && details.contains(&Detail::MinuteSummary));
+    assert_eq!(records.iter().map(|record| record.opened).sum::<u32>(), connections);
+    assert!(connections > 100, "{connections}");
+    let (sent, received) = (sum(&records, |r| r.sent), sum(&records, |r| r.received));
+    assert_eq!((sent.packets, sent.bytes), counted(&node, "to_server_out"));
+    assert_eq!((received.packets, received.bytes), counted(&node, "to_client_in"));
 }

@@ -36,7 +36,7 @@ fn converse(server: &Namespace, client: &Namespace, address: &str) {
 }
 
 /// Lets nftables count the packets of port 9000 as they enter and leave a namespace.
-fn count_packets(namespace: &Namespace) {
+pub(crate) fn count_packets(namespace: &Namespace) {
     for command in [
         "add table inet count",
         "add chain inet count in { type filter hook input priority 0 ; }",
@@ -55,7 +55,7 @@ fn count_packets(namespace: &Namespace) {
 }
 
 /// (packets, bytes) of a counter.
-fn counted(namespace: &Namespace, counter: &str) -> (u64, u64) {
+pub(crate) fn counted(namespace: &Namespace, counter: &str) -> (u64, u64) {
     let text = namespace.exec(&format!("nft list counter inet count {counter}"));
     let after = |word: &str| {
         let rest = text.split(word).nth(1).unwrap();
@@ -64,7 +64,7 @@ fn counted(namespace: &Namespace, counter: &str) -> (u64, u64) {
     (after("packets"), after("bytes"))
 }
 
-fn sum(records: &[FlowRecord], of: impl Fn(&FlowRecord) -> Counters) -> Counters {
+pub(crate) fn sum(records: &[FlowRecord], of: impl Fn(&FlowRecord) -> Counters) -> Counters {
     let mut sum = Counters::default();
     records.iter().for_each(|record| sum += of(record));
     sum
@@ -94,7 +94,7 @@ fn assert_payloads(to_server: Counters, to_client: Counters) {
     }
 }
 
-fn node_and_pod(subnet: &str) -> (Namespace, Namespace) {
+pub(crate) fn node_and_pod(subnet: &str) -> (Namespace, Namespace) {
     let (node, pod) = (Namespace::new("node"), Namespace::new("pod"));
     node.connect("vethpod", &pod);
     node.ip(&format!("addr add {subnet}1/64 dev vethpod nodad"));
