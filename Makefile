@@ -4,7 +4,7 @@ ENGINE = embedded/fetch-engine.sh
 
 .PHONY: help
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Show the graph of real traffic on this machine (DEMO_SECONDS=30 ends by itself)
@@ -36,6 +36,12 @@ test-kafka: engine ## Run the distributed shape through a real Apache Kafka brok
 	@deploy/setup.sh demo kafka
 	cargo build --workspace
 	cargo test -p flowtrail-e2e --test kafka -- --ignored
+
+.PHONY: fuzz
+fuzz: ## Fuzz every parser for FUZZ_SECONDS each (60), into fuzz/corpus (nightly Rust, cargo-fuzz)
+	@cargo fuzz --version >/dev/null || { echo "install it: cargo install cargo-fuzz" >&2; exit 1; }
+	cd fuzz && for target in $$(cargo fuzz list); do \
+		cargo +nightly fuzz run $$target -- -max_total_time=$${FUZZ_SECONDS:-60} -max_len=4096 || exit 1; done
 
 .PHONY: bench-capture
 bench-capture: release ## Measure the agent beside softflowd and tcpdump (root; some minutes)

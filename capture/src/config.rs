@@ -88,8 +88,8 @@ pub struct Config {
     )]
     pub idle_timeout: Duration,
 
-    /// Flows kept at most, one for each connection and interface; past that the least recently used
-    /// are evicted, and counted. The default takes up to half a gigabyte.
+    /// Flows kept at most, one for each connection and interface, divided among the workers; past that the
+    /// least recently used are evicted, and counted. The default takes up to 260 MB.
     #[arg(
         long,
         env = "FLOWTRAIL_MAX_FLOWS",
