@@ -1,6 +1,13 @@
 //! A real broker that is away for a minute under load: everything that was counted arrives in the end,
 //! folded, and nothing is lost. Needs root, Java 17 and Maven: `make test-kafka`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a panic is the failing assertion, in helpers too"
+)]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
