@@ -1,7 +1,7 @@
 //! A real Apache Kafka broker on loopback, for as long as the value lives.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -15,11 +15,12 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kafka/broker.sh");
 /// Starting takes seconds; on a busy machine, the first time, some more.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A running broker.
+/// A broker that runs, or is away for a while.
 #[derive(Debug)]
 pub struct Broker {
     address: SocketAddr,
-    _process: Process,
+    directory: PathBuf,
+    process: Option<Process>,
 }
 
 impl Broker {
@@ -33,14 +34,30 @@ impl Broker {
         if !jars.success() {
             bail!("no Kafka to test against: see the message above");
         }
-        let port = free_ports()?.to_string();
-        let data = directory.join("broker").display().to_string();
-        let arguments = ["run", &data, &port];
-        let mut process =
-            Process::start(Path::new(SCRIPT), arguments, None, directory.join("broker.log"))?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse()?));
-        process.wait_until("listening", START_TIMEOUT, || TcpStream::connect(address).is_ok())?;
-        Ok(Self { address, _process: process })
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_ports()?));
+        let mut broker = Self { address, directory: directory.to_owned(), process: None };
+        broker.start_again()?;
+        Ok(broker)
+    }
+
+    /// Kills the broker, as a crash would; what it has acknowledged is in its files.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts a broker that was killed: the same address, the same topics.
+    ///
+    /// # Errors
+    /// If it does not listen in time; with its log.
+    pub fn start_again(&mut self) -> Result<()> {
+        let data = self.directory.join("broker").display().to_string();
+        let port = self.address.port().to_string();
+        let log = self.directory.join("broker.log");
+        let mut process = Process::start(Path::new(SCRIPT), ["run", &data, &port], None, log)?;
+        let listens = || TcpStream::connect(self.address).is_ok();
+        process.wait_until("listening", START_TIMEOUT, listens)?;
+        self.process = Some(process);
+        Ok(())
     }
 
     /// Makes a topic.
