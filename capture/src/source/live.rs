@@ -132,23 +132,31 @@ impl Reader {
         let mut stopping = None;
         let mut timeout = BLOCK_TIMEOUT;
         loop {
-            self.read_block(worker, timeout)?;
+            let latest_us = self.read_block(worker, timeout)?;
             // Packets do not wait for a long cut, nor it for them.
             timeout = match worker.advance(wall_clock_us()) {
                 Ok(true) => BLOCK_TIMEOUT,
                 Ok(false) => Duration::ZERO,
                 Err(RecorderGone) => return Ok(()),
             };
-            if stop.is_cancelled()
-                && stopping.get_or_insert_with(Instant::now).elapsed() > READ_OUT_TIME
-            {
-                return Ok(());
+            if stop.is_cancelled() {
+                // What came before is read, however much it is: until a packet came later, or none comes
+                // any more for as long as the kernel may hold one back.
+                let now = || (Instant::now(), wall_clock_us());
+                let (since, since_us) = *stopping.get_or_insert_with(now);
+                let is_read_out = match latest_us {
+                    Some(latest_us) => latest_us > since_us,
+                    None => since.elapsed() > READ_OUT_TIME,
+                };
+                if is_read_out {
+                    return Ok(());
+                }
             }
         }
     }
 
-    /// Reads what the kernel hands over next, if anything within a time.
-    fn read_block(&mut self, worker: &mut Worker, timeout: Duration) -> io::Result<()> {
+    /// Reads what the kernel hands over next, if anything within a time. The time of its last packet.
+    fn read_block(&mut self, worker: &mut Worker, timeout: Duration) -> io::Result<Option<u64>> {
         let Self { ring, points, current, held, decapsulate } = self;
         let frames = ring.next_block(timeout)?;
         // After the waiting: a packet of a new interface mostly comes later than the news of it.
@@ -157,7 +165,9 @@ impl Reader {
             changed = Some(std::mem::replace(current, points.borrow_and_update().clone()));
             record_held(held, current, worker);
         }
+        let mut latest_us = None;
         for frame in frames.into_iter().flatten() {
+            latest_us = latest_us.max(Some(frame.time_us));
             record(&frame, current, held, worker);
         }
         worker.show_packets();
@@ -169,7 +179,7 @@ impl Reader {
                 "too many interfaces to ignore in the kernel: their packets are read and ignored here"
             );
         }
-        Ok(())
+        Ok(latest_us)
     }
 }
 

@@ -1,5 +1,5 @@
-//! The agent holds no privilege once it has its packet sockets, and still does all it is for. Needs
-//! root, for the network namespaces.
+//! The agent as a process: it holds no privilege once it has its packet sockets, and reads what came
+//! before it is told to stop. Needs root, for the network namespaces.
 
 #![allow(clippy::unwrap_used, reason = "tests: helpers too")]
 
@@ -11,6 +11,8 @@ use std::process::{Command, Stdio};
 use std::thread::{JoinHandle, spawn, yield_now};
 use std::time::{Duration, Instant};
 
+use afpacket::sync::RawPacketStream;
+use etherparse::PacketBuilder;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -157,4 +159,58 @@ fn a_user_needs_no_more_than_to_open_the_sockets() {
         "--bounding-set=-all,+net_raw",
     ];
     captures_a_new_pod_without_privileges("user", &user, false);
+}
+
+/// A stalled agent is told to stop while its ring is full of what it could not read yet: more than it
+/// reads in the time that the kernel may hold a block back.
+#[test]
+fn what_came_before_the_stop_is_read_however_much_it_is() {
+    const FRAMES: u64 = 150_000;
+    let (node, pod) = (Namespace::new("stop"), Namespace::new("stop-pod"));
+    ip(&format!("-n {} link add veth0 type veth peer name eth0 netns {}", node.0, pod.0));
+    for (namespace, device) in [(&node, "veth0"), (&pod, "eth0")] {
+        ip(&format!("-n {} link set {device} up", namespace.0));
+    }
+    let admin = SocketAddr::from(([127, 0, 0, 1], 9_465));
+    let agent = Command::new("ip")
+        .args(["netns", "exec", &node.0, env!("CARGO_BIN_EXE_flowtrail")])
+        .args(["capture", "--output", "json", "--interval", "1s", "--interface", "veth0"])
+        .args(["--admin-listen", &admin.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let asked = node.spawn(move || wait_until("the agent is ready", || is_ready(admin)));
+    asked.join().unwrap();
+
+    let process = Pid::from_raw(agent.id().cast_signed());
+    kill(process, Signal::SIGSTOP).unwrap();
+    let sent = pod.spawn(|| {
+        let mut socket = RawPacketStream::new().unwrap();
+        socket.bind("eth0").unwrap();
+        // Of many connections, for that is work.
+        for port in (1_000..51_000).cycle().take(FRAMES as usize) {
+            let mut frame = vec![0x02; 12];
+            frame.extend([0x08, 0x00]);
+            let ack = PacketBuilder::ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64);
+            ack.tcp(port, 80, 7, 1_000).ack(1).write(&mut frame, b"").unwrap();
+            socket.write_all(&frame).unwrap();
+        }
+    });
+    sent.join().unwrap();
+    kill(process, Signal::SIGTERM).unwrap();
+    kill(process, Signal::SIGCONT).unwrap();
+    let output = agent.wait_with_output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{log}");
+    let counted: u64 = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .map(|record: Value| record["sent"]["packets"].as_u64().unwrap())
+        .sum();
+    let dropped = log.rsplit_once(" dropped=").unwrap().1.split(' ').next().unwrap();
+    assert_eq!(counted + dropped.parse::<u64>().unwrap(), FRAMES, "{log}");
+    assert!(counted > FRAMES / 2, "{log}");
 }
