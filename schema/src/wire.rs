@@ -339,8 +339,9 @@ fn encode_measure(measure: &Measure) -> Option<proto::Measure> {
     })
 }
 
+/// Without samples there is nothing, whatever a sum says.
 fn decode_measure(measure: Option<proto::Measure>) -> Measure {
-    let measure = measure.unwrap_or_default();
+    let measure = measure.filter(|measure| measure.count > 0).unwrap_or_default();
     Measure { sum_us: measure.sum_us, count: measure.count, max_us: measure.max_us }
 }
 
