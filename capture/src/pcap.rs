@@ -8,7 +8,6 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
-use pcap_parser::{PcapHeader, parse_pcap_header};
 use thiserror::Error;
 
 use crate::packet::LinkType;
@@ -18,7 +17,7 @@ mod section;
 #[cfg(test)]
 mod tests;
 
-use buffer::Buffer;
+use buffer::{Buffer, numbers};
 use section::Section;
 
 /// The largest record or block that is read: sixteen times what libpcap captures of a packet
@@ -86,7 +85,7 @@ pub struct PcapReader {
 }
 
 enum Format {
-    Pcap { header: PcapHeader, link: LinkType },
+    Pcap(Records),
     PcapNg(Section),
 }
 
@@ -112,19 +111,14 @@ impl PcapReader {
             Format::PcapNg(Section::default())
         } else {
             let start = buffer.at_least(PCAP_HEADER_BYTES)?;
-            let whole = start.len() >= PCAP_HEADER_BYTES;
-            let header = match parse_pcap_header(start) {
-                Ok((_, header)) => header,
-                Err(_) if is_pcap(start) && !whole => {
-                    return Err(PcapError::Truncated { offset: 0 });
-                }
-                Err(_) => return Err(PcapError::NotACapture),
-            };
+            let magic = Magic::of(start).ok_or(PcapError::NotACapture)?;
+            let [.., number] =
+                numbers::<6>(start, magic.big_endian).ok_or(PcapError::Truncated { offset: 0 })?;
             // The upper bits tell the length of a frame check sequence.
-            let number = header.network.0 as u32 & 0xffff;
+            let number = number & 0xffff;
             let link = LinkType::from_dlt(number).ok_or(PcapError::LinkType(number))?;
             buffer.take(PCAP_HEADER_BYTES);
-            Format::Pcap { header, link }
+            Format::Pcap(Records { link, magic })
         };
         Ok(Self { buffer, format, unsupported_packets: 0 })
     }
@@ -133,9 +127,10 @@ impl PcapReader {
     ///
     /// # Errors
     /// If the file is damaged or ends too early: nothing can be read after that.
+    #[inline]
     pub fn next_packet(&mut self) -> Result<Option<CapturedPacket<'_>>, PcapError> {
         match &mut self.format {
-            Format::Pcap { header, link } => next_pcap(&mut self.buffer, header, *link),
+            Format::Pcap(records) => records.next_packet(&mut self.buffer),
             Format::PcapNg(section) => {
                 section.next_packet(&mut self.buffer, &mut self.unsupported_packets)
             }
@@ -151,16 +146,6 @@ impl PcapReader {
 
 const PCAP_HEADER_BYTES: usize = 24;
 
-/// Whether bytes start like pcap: the magic numbers of microseconds, nanoseconds and the "modified"
-/// format, in either byte order.
-fn is_pcap(start: &[u8]) -> bool {
-    start.first_chunk().is_some_and(|magic| {
-        [u32::from_le_bytes(*magic), u32::from_be_bytes(*magic)]
-            .iter()
-            .any(|magic| matches!(magic, 0xa1b2_c3d4 | 0xa1b2_3c4d | 0xa1b2_cd34))
-    })
-}
-
 fn decompress(mut source: impl Read + Send + 'static) -> Result<Box<dyn Read + Send>, PcapError> {
     let failed = |source| PcapError::Read { offset: 0, source };
     let mut magic = Vec::with_capacity(4);
@@ -173,32 +158,59 @@ fn decompress(mut source: impl Read + Send + 'static) -> Result<Box<dyn Read + S
     })
 }
 
-fn next_pcap<'a>(
-    buffer: &'a mut Buffer,
-    header: &PcapHeader,
+/// What the header of a pcap file says of its records.
+struct Records {
     link: LinkType,
-) -> Result<Option<CapturedPacket<'a>>, PcapError> {
-    // The "modified" format has eight bytes more in each header: interface, protocol and packet type.
-    let record_header_bytes = if header.is_modified_format() { 24 } else { 16 };
-    let big_endian = header.is_bigendian();
-    let offset = buffer.offset();
-    let start = buffer.at_least(record_header_bytes)?;
-    if start.is_empty() {
-        return Ok(None);
+    magic: Magic,
+}
+
+/// What a magic number says (draft-ietf-opsawg-pcap, and libpcap for the "modified" format).
+#[derive(Clone, Copy)]
+struct Magic {
+    big_endian: bool,
+    /// 24 in the "modified" format, which has 8 more bytes that nobody needs.
+    record_header_bytes: usize,
+    /// Units of the fraction of a second in a microsecond.
+    fractions_per_us: u32,
+}
+
+impl Magic {
+    /// What the first bytes of a file say; none if it is no pcap.
+    fn of(start: &[u8]) -> Option<Self> {
+        [false, true].into_iter().find_map(|big_endian| {
+            let (record_header_bytes, fractions_per_us) = match numbers(start, big_endian)? {
+                [0xa1b2_c3d4] => (16, 1),
+                [0xa1b2_3c4d] => (16, 1_000),
+                [0xa1b2_cd34] => (24, 1),
+                [_] => return None,
+            };
+            Some(Self { big_endian, record_header_bytes, fractions_per_us })
+        })
     }
-    let fields = start.first_chunk::<16>().filter(|_| start.len() >= record_header_bytes);
-    let fields = fields.ok_or(PcapError::Truncated { offset })?;
-    let field = |at: usize| {
-        let bytes = [fields[at], fields[at + 1], fields[at + 2], fields[at + 3]];
-        if big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
-    };
-    let (seconds, fraction, length, wire_length) = (field(0), field(4), field(8), field(12));
-    let record = buffer.take_block(record_header_bytes, length)?;
-    let divisor = if header.is_nanosecond_precision() { 1_000 } else { 1 };
-    Ok(Some(CapturedPacket {
-        link,
-        time_us: u64::from(seconds) * 1_000_000 + u64::from(fraction / divisor),
-        bytes: record.get(record_header_bytes..).unwrap_or_default(),
-        wire_length,
-    }))
+}
+
+impl Records {
+    #[inline]
+    fn next_packet<'a>(
+        &self,
+        buffer: &'a mut Buffer,
+    ) -> Result<Option<CapturedPacket<'a>>, PcapError> {
+        let Magic { big_endian, record_header_bytes, fractions_per_us } = self.magic;
+        let offset = buffer.offset();
+        let start = buffer.at_least(record_header_bytes)?;
+        if start.is_empty() {
+            return Ok(None);
+        }
+        let [seconds, fraction, length, wire_length] = start
+            .get(..record_header_bytes)
+            .and_then(|header| numbers(header, big_endian))
+            .ok_or(PcapError::Truncated { offset })?;
+        let record = buffer.take_block(record_header_bytes, length)?;
+        Ok(Some(CapturedPacket {
+            link: self.link,
+            time_us: u64::from(seconds) * 1_000_000 + u64::from(fraction / fractions_per_us),
+            bytes: record.get(record_header_bytes..).unwrap_or_default(),
+            wire_length,
+        }))
+    }
 }

@@ -5,8 +5,8 @@ use std::io::{self, Read};
 
 use super::{MAX_BLOCK_BYTES, PcapError};
 
-/// What is read at once, and what the window starts with: enough that a read costs little beside what it
-/// copies, and little enough to stay in the processor's cache.
+/// What the window starts with, and so what is read at once: enough that neither the system calls nor
+/// the record that each leaves unfinished cost anything, and little enough for a core's own cache.
 const CHUNK_BYTES: usize = 256 << 10;
 
 pub(super) struct Buffer {
@@ -40,22 +40,24 @@ impl Buffer {
         Ok(&self.bytes[self.start..self.end])
     }
 
+    /// Reads on. What is moved to the front is less than `length`, so no more than one record.
+    #[cold]
     fn fill(&mut self, length: usize) -> Result<(), PcapError> {
-        while self.end - self.start < length {
-            if self.start > 0 {
-                self.bytes.copy_within(self.start..self.end, 0);
-                self.end -= self.start;
-                self.start = 0;
-            }
-            if self.bytes.len() - self.end < CHUNK_BYTES {
-                self.bytes.resize(self.end + CHUNK_BYTES, 0);
+        self.bytes.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        self.last = 0;
+        while self.end < length {
+            // Only what the file has filled is doubled.
+            if self.end == self.bytes.len() {
+                self.bytes.resize((2 * self.end).max(CHUNK_BYTES), 0);
             }
             match self.source.read(&mut self.bytes[self.end..]) {
                 Ok(0) => break,
                 Ok(read) => self.end += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(source) => {
-                    let offset = self.offset + (self.end - self.start) as u64;
+                    let offset = self.offset + self.end as u64;
                     return Err(PcapError::Read { offset, source });
                 }
             }
@@ -64,6 +66,7 @@ impl Buffer {
     }
 
     /// Takes the next block: a header of known length and a body whose length it tells.
+    #[inline]
     pub(super) fn take_block(&mut self, header: usize, body: u32) -> Result<&[u8], PcapError> {
         let offset = self.offset;
         let length = header.saturating_add(body as usize);
@@ -78,6 +81,7 @@ impl Buffer {
     }
 
     /// Takes bytes that [`at_least`](Self::at_least) has shown.
+    #[inline]
     pub(super) fn take(&mut self, length: usize) -> &[u8] {
         let taken = self.start..self.end.min(self.start + length);
         self.start = taken.end;
@@ -87,14 +91,17 @@ impl Buffer {
     }
 
     /// A part of what was taken last; empty where it reaches beyond that.
+    #[inline]
     pub(super) fn taken(&self, start: usize, length: usize) -> &[u8] {
         let last = &self.bytes[self.start - self.last..self.start];
-        last.get(start..start + length).unwrap_or_default()
+        last.get(start..).and_then(|rest| rest.get(..length)).unwrap_or_default()
     }
 }
 
-/// The number that bytes start with.
-pub(super) fn u32_at_start(bytes: &[u8], big_endian: bool) -> Option<u32> {
-    let number = bytes.first_chunk()?;
-    Some(if big_endian { u32::from_be_bytes(*number) } else { u32::from_le_bytes(*number) })
+/// The numbers that bytes start with, none if they are too few.
+#[inline]
+pub(super) fn numbers<const COUNT: usize>(bytes: &[u8], big_endian: bool) -> Option<[u32; COUNT]> {
+    let (words, _) = bytes.as_chunks::<4>();
+    let words = words.first_chunk::<COUNT>()?;
+    Some(if big_endian { words.map(u32::from_be_bytes) } else { words.map(u32::from_le_bytes) })
 }

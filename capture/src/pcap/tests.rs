@@ -157,6 +157,73 @@ fn a_simple_packet_has_the_time_of_the_one_before() {
 }
 
 #[test]
+fn an_obsolete_packet_block_has_a_short_interface_and_a_count_of_drops() {
+    for big_endian in [false, true] {
+        let word: u32 = if big_endian { 1 << 16 | 9 } else { 9 << 16 | 1 };
+        let mut old = packet(word, 1_024, b"abcd", big_endian);
+        old[..4].copy_from_slice(&number(2, big_endian));
+        let interfaces =
+            [interface(147, 6, 0, big_endian), interface(101, 0x80 | 10, 0, big_endian)];
+        let file = [section_header(big_endian), interfaces.concat(), old].concat();
+        let (packets, error) = read(&file);
+        assert!(error.is_none(), "{error:?}");
+        assert_eq!(packets, [(LinkType::RawIp, 1_000_000, b"abcd".to_vec(), 100)]);
+    }
+}
+
+#[test]
+fn every_time_resolution_is_the_exact_microsecond() {
+    let units: u64 = 1_234_567_890_123_456_789;
+    for resolution in (0..=38).chain((0..=126).map(|exponent| 0x80 | exponent)) {
+        let base: u128 = if resolution & 0x80 == 0 { 10 } else { 2 };
+        let per_second = base.pow(u32::from(resolution & 0x7f));
+        let expected = u128::from(units) * 1_000_000 / per_second;
+        let expected = expected.min(u64::MAX.into()) as u64;
+        let file = [section_header(false), interface(1, resolution, 0, false)].concat();
+        let (packets, error) = read(&[file, packet(0, units, b"x", false)].concat());
+        assert!(error.is_none(), "{resolution:#x}: {error:?}");
+        assert_eq!(packets[0].1, expected, "{resolution:#x}");
+    }
+}
+
+#[test]
+fn a_record_longer_than_the_window_and_one_across_its_end_are_whole() {
+    let mut file = pcap(false, false).bytes[..24].to_vec();
+    let lengths = [200_000, 100_000, 3_000_000, 7, MAX_BLOCK_BYTES - 16, 262_144 - 16, 1];
+    for (number, length) in lengths.into_iter().enumerate() {
+        for field in [1, 0, length as u32, length as u32] {
+            file.extend(u32::to_le_bytes(field));
+        }
+        file.extend(vec![number as u8; length]);
+    }
+    let (packets, error) = read(&file);
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(packets.len(), lengths.len());
+    for (number, (packet, length)) in packets.iter().zip(lengths).enumerate() {
+        assert_eq!(packet.2.len(), length);
+        assert!(packet.2.iter().all(|byte| *byte == number as u8), "packet {number}");
+    }
+}
+
+#[test]
+fn the_modified_format_has_longer_record_headers_in_either_byte_order() {
+    for big_endian in [false, true] {
+        let plain = pcap(big_endian, false);
+        let mut file = plain.bytes[..24].to_vec();
+        file[..4].copy_from_slice(&number(0xa1b2_cd34, big_endian));
+        for (index, start) in plain.records.iter().enumerate() {
+            let end = plain.records.get(index + 1).copied().unwrap_or(plain.bytes.len());
+            file.extend(&plain.bytes[*start..start + 16]);
+            file.extend([0xee; 8]);
+            file.extend(&plain.bytes[start + 16..end]);
+        }
+        let (packets, error) = read(&file);
+        assert!(error.is_none(), "{error:?}");
+        assert_eq!(packets, expected());
+    }
+}
+
+#[test]
 fn compressed_files_are_read_as_such() {
     let plain = pcap(false, false).bytes;
     let (first, second) = plain.split_at(50);
