@@ -31,6 +31,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 mod tombstones;
+mod unconfirmed;
 
 pub use expiry::{LINGER, REMEMBERED, UNANSWERED_AFTER};
 pub use points::PointId;
@@ -45,6 +46,7 @@ use observations::ObservationId;
 use slab::Slot;
 use slots::Slots;
 use tombstones::Tombstones;
+use unconfirmed::Unconfirmed;
 
 /// How long after its end an interval is cut: by then what happened in it was seen at every interface,
 /// so that the best observation of each connection can be chosen. Microseconds.
@@ -117,6 +119,7 @@ pub struct FlowTable {
     /// What few flows have.
     asides: HashMap<Slot, Aside>,
     tombstones: Tombstones,
+    unconfirmed: Unconfirmed,
     owns_socket: Option<OwnsSocket>,
     /// The first interval whose cut has not begun, none before time has begun; and when it is due.
     next_cut: Option<Interval>,
@@ -142,6 +145,7 @@ impl FlowTable {
             slots: Slots::new(),
             asides: HashMap::new(),
             tombstones: Tombstones::default(),
+            unconfirmed: Unconfirmed::default(),
             owns_socket: None,
             next_cut: None,
             cut_due_us: 0,

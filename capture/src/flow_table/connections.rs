@@ -66,6 +66,9 @@ impl FlowTable {
         let beginning = Beginning { identity, standing, phase: Phase::Open, mark, time_us };
         let slot = self.insert(key, beginning, time_us)?;
         self.slots[slot].delta.joined = true;
+        if mark == Mark::SynAck {
+            self.unconfirmed.push(slot);
+        }
         Some(slot)
     }
 
@@ -195,6 +198,9 @@ impl FlowTable {
             flow.delta.joined = true;
         }
         flow.set_counted(interval);
+        if flow.is_unconfirmed() {
+            self.unconfirmed.push(slot);
+        }
         self.slots.move_to(slot, Phase::Open);
         self.identify(slot);
         if segment.flags.syn {

@@ -200,8 +200,8 @@ impl FlowTable {
         }
     }
 
-    /// Makes room for a flow: of a closed one if there is any, else of a half-open one, else of an open
-    /// one; of each, the one idle for longest.
+    /// Makes room for a flow: of a closed one if there is any, else of a half-open one, else of one whose
+    /// client has not confirmed the answer, else of any open one; of each, the one idle for longest.
     pub(super) fn evict(&mut self, now_us: u64) {
         let closed = self.slots.first(Phase::Remembered).or(self.slots.first(Phase::Lingering));
         if let Some(slot) = closed {
@@ -210,8 +210,9 @@ impl FlowTable {
             return;
         }
         // An attempt is less than a connection: whoever floods the table with SYNs displaces these.
-        let oldest = self.slots.first(Phase::HalfOpen).or(self.slots.first(Phase::Open));
-        if let Some(slot) = oldest {
+        let attempt = self.slots.first(Phase::HalfOpen);
+        let attempt = attempt.or_else(|| self.unconfirmed.take(&self.slots));
+        if let Some(slot) = attempt.or_else(|| self.slots.first(Phase::Open)) {
             self.stats.evicted += 1;
             self.close(slot, Reason::Evicted, now_us);
         }

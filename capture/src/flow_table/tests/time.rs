@@ -107,6 +107,39 @@ fn a_full_table_forgets_the_closed_and_then_evicts_the_idle() {
     assert_eq!((back.client, back.id_kind), (end("10.0.0.2:40000"), IdKind::Complete));
 }
 
+/// Sources that are forged never acknowledge, whether the server answers them or not.
+#[test]
+fn a_flood_displaces_no_established_connection() {
+    for answered in [false, true] {
+        let config = FlowTableConfig { max_flows: 100, ..FlowTableConfig::default() };
+        let mut watch = Watch::with(config);
+        let mut talks: Vec<_> =
+            (0..50).map(|n| Talk::between(&format!("10.1.0.{n}:4000"), "10.0.0.9:80")).collect();
+        for (n, talk) in (1..).zip(&mut talks) {
+            *talk = talk.clone().with_isns(n, n);
+            let segments = open(talk);
+            watch.see_all(1.0, segments);
+        }
+        for n in 0..10_000_u32 {
+            let source = format!("10.2.{}.{}:5000", n / 256, n % 256);
+            let mut flood = Talk::between(&source, "10.0.0.9:80").with_isns(1_000 + n, n);
+            let seconds = 2.0 + f64::from(n) / 1e3;
+            watch.see(seconds, flood.send(Client, "S", 0));
+            if answered {
+                watch.see(seconds, flood.send(Server, "SA", 0));
+            }
+            assert!(watch.table.len() <= 100);
+        }
+        for talk in &mut talks {
+            watch.see(13.0, talk.send(Client, "A", 10));
+        }
+        watch.finish(13.0);
+        let mut established = watch.records.iter().filter(|it| it.client.port == 4_000);
+        assert!(established.all(|record| record.closed.total() + record.joined == 0));
+        assert_eq!(watch.sum().opened, 10_050, "{answered}");
+    }
+}
+
 #[test]
 fn the_end_takes_what_is_counted_and_closes_nothing() {
     let mut watch = Watch::new();
