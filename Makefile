@@ -1,10 +1,11 @@
 # `make` alone lists the commands.
 
 ENGINE = embedded/fetch-engine.sh
+BENCH_SETTINGS = BENCH_PACKETS,BENCH_ROUNDS,BENCH_CONNECTIONS,BENCH_LIVE_PACKETS,BENCH_ONLY,BENCH_DIR
 
 .PHONY: help
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Show the graph of real traffic on this machine (DEMO_SECONDS=30 ends by itself)
@@ -36,6 +37,13 @@ test-kafka: engine ## Run the distributed shape through a real Apache Kafka brok
 	@deploy/setup.sh demo kafka
 	cargo build --workspace
 	cargo test -p flowtrail-e2e --test kafka -- --ignored
+
+.PHONY: bench-capture
+bench-capture: ## Measure capture beside softflowd and tcpdump, some minutes (root; BENCH_PACKETS=…)
+	@deploy/setup.sh build bench
+	cargo build --release --bin flowtrail --bin flowtrail-bench-capture
+	@root=$$([ "$$(id -u)" -eq 0 ] || echo sudo --preserve-env=$(BENCH_SETTINGS)); \
+	PATH=$$PATH:/usr/sbin:/sbin exec $$root $${CARGO_TARGET_DIR:-target}/release/flowtrail-bench-capture
 
 .PHONY: lint
 lint: ## Check formatting and lints

@@ -2,7 +2,7 @@
 # Checks that what Flowtrail is built and tried with is on this machine, and installs what is missing
 # on Debian and Ubuntu (as root or with sudo); elsewhere it names what to install.
 #
-#   deploy/setup.sh build|demo|test|kafka …
+#   deploy/setup.sh build|demo|test|kafka|bench …
 set -eu
 
 missing=""
@@ -34,8 +34,15 @@ for purpose in "$@"; do
         need java openjdk-17-jre-headless
         need mvn maven
         ;;
+    bench)
+        need ip iproute2
+        need setpriv util-linux
+        need taskset util-linux
+        need softflowd softflowd
+        need tcpdump tcpdump
+        ;;
     *)
-        echo "usage: deploy/setup.sh build|demo|test|kafka …" >&2
+        echo "usage: deploy/setup.sh build|demo|test|kafka|bench …" >&2
         exit 2
         ;;
     esac

@@ -7,6 +7,7 @@
 //!      scenario (start, stop, judge) ── expectation (edges, exact bytes)
 //! ```
 
+pub mod bench;
 pub mod broker;
 pub mod cluster;
 pub mod expectation;

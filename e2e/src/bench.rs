@@ -1,0 +1,18 @@
+//! What `make bench-capture` is made of: packets that are the same every time, programs run side by
+//! side on one core, and what they used.
+//!
+//! ```text
+//!  trace (connections in time) ── pcap (frames in a file) ── speed, memory, flood (measure: a program)
+//!                             └── frame (bytes) ──────────── live (a veth pair, two cores)
+//!                                                              └── verdict (goal, figure, met or not)
+//! ```
+
+pub mod flood;
+pub mod frame;
+pub mod live;
+pub mod measure;
+pub mod memory;
+pub mod pcap;
+pub mod speed;
+pub mod trace;
+pub mod verdict;
