@@ -13,6 +13,7 @@ pub mod live;
 pub mod measure;
 pub mod memory;
 pub mod pcap;
+pub mod sender;
 pub mod speed;
 pub mod trace;
 pub mod verdict;

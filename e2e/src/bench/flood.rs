@@ -78,6 +78,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Verdict>> {
         eprintln!("SYN flood, {name}: writing {} …", file.display());
         pcap::write(&Trace::flood(ESTABLISHED, ATTACKERS, answered), &file, SNAP)?;
         let tiny = bench.file("tiny.pcap");
+        pcap::write(&Trace::everyday(1), &tiny, SNAP)?;
         let (baseline, peak) = (peak(bench, &tiny)?, peak(bench, &file)?);
         let lives = lives(bench, &file)?;
         println!(
@@ -93,6 +94,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Verdict>> {
         if lives.opened != ESTABLISHED as u64 {
             bail!("{} of {ESTABLISHED} connections were opened: {lives:?}", lives.opened);
         }
+        bench.done_with(&file)?;
         verdicts.push(Verdict {
             goal: format!("established connections evicted by a flood of SYNs {name}: none"),
             figure: format!("{} of {ESTABLISHED}", lives.evicted),

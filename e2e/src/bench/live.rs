@@ -3,23 +3,18 @@
 //! other more than they could be compared.
 
 use std::fs::File;
-use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use afpacket::sync::RawPacketStream;
 use anyhow::{Context, Result, anyhow, bail};
-use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio_util::sync::CancellationToken;
 
-use super::frame::Framer;
 use super::measure::{Bench, pin_to};
-use super::trace::{Connection, Event, Kind};
+use super::sender::{CONNECTIONS, send};
 use super::verdict::{Verdict, grouped};
 use crate::flowtrail::{Process, get};
 use crate::lab::{Lab, Namespace};
@@ -31,14 +26,6 @@ const SENDING: &str = "gen0";
 /// Where flowtrail serves its metrics, inside the reader's namespace.
 const ADMIN: &str = "127.0.0.1:9464";
 const ROUNDS: usize = 2;
-
-const CONNECTIONS: u16 = 400;
-/// Payload of each frame: what remote calls are made of.
-const PAYLOAD: u16 = 100;
-/// Where the sequence number is: after Ethernet, IPv4 and the two ports.
-const SEQUENCE_OFFSET: usize = 14 + 20 + 4;
-/// How often, in packets, a wish to end is looked at.
-const CHECK_EVERY: u64 = 4_096;
 
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a reader may take for what still waits in its ring.
@@ -104,7 +91,7 @@ pub fn run(bench: &Bench, packets: u64) -> Result<Vec<Verdict>> {
     );
     println!(
         "{:<22} {:>12} {:>12} {:>12} {:>12} {:>14}",
-        "", "sent", "sent/s", "seen", "dropped", "reader busy, %"
+        "", "sent", "sent/s", "seen", "dropped", "CPU, ns/packet"
     );
     let mut runs = Vec::new();
     for round in 1..=ROUNDS {
@@ -118,7 +105,7 @@ pub fn run(bench: &Bench, packets: u64) -> Result<Vec<Verdict>> {
                 grouped((run.sent as f64 / run.seconds) as u64),
                 grouped(run.counts.seen),
                 grouped(run.counts.dropped),
-                100.0 * run.reader_cpu_s / run.seconds
+                1e9 * run.reader_cpu_s / run.counts.seen as f64
             );
             runs.push(run);
         }
@@ -156,7 +143,7 @@ fn measure(
     let shutdown = bench.shutdown.clone();
     let sent = inside(sending, move || {
         pin_to(core)?;
-        send(packets, &shutdown)
+        send(SENDING, packets, &shutdown)
     })?;
     let (sent, seconds) = join(sent)?;
     let deadline = Instant::now() + READ_OUT_TIMEOUT;
@@ -274,90 +261,4 @@ fn inside<T: Send + 'static>(
 
 fn join<T>(thread: thread::JoinHandle<Result<T>>) -> Result<T> {
     thread.join().map_err(|_| anyhow!("a thread broke off"))?
-}
-
-/// A frame that is sent again and again, each time with the sequence number that is next. (Its
-/// checksum is that of the first time: no reader looks at it.)
-struct Template {
-    frame: Vec<u8>,
-    sequence: u32,
-}
-
-impl Template {
-    fn send(&mut self, socket: &mut RawPacketStream) -> std::io::Result<()> {
-        if let Some(bytes) = self.frame.get_mut(SEQUENCE_OFFSET..SEQUENCE_OFFSET + 4) {
-            bytes.copy_from_slice(&self.sequence.to_be_bytes());
-        }
-        self.sequence = self.sequence.wrapping_add(PAYLOAD.into());
-        socket.write_all(&self.frame)
-    }
-}
-
-/// Sends: handshakes, then data from both ends of all connections in turn. Returns how many packets
-/// the kernel took, and in how many seconds.
-fn send(packets: u64, shutdown: &CancellationToken) -> Result<(u64, f64)> {
-    let (handshakes, mut data) = frames()?;
-    let mut socket = RawPacketStream::new()?;
-    socket.bind(SENDING)?;
-    let started = Instant::now();
-    let mut sent = 0;
-    for frame in &handshakes {
-        socket.write_all(frame)?;
-        sent += 1;
-    }
-    while sent < packets {
-        for template in &mut data {
-            if sent % CHECK_EVERY == 0 && shutdown.is_cancelled() {
-                bail!("interrupted");
-            }
-            match template.send(&mut socket) {
-                Ok(()) => sent += 1,
-                // The other end's queue is full: this packet was not sent.
-                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {}
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error).context("cannot send"),
-            }
-        }
-    }
-    Ok((sent, started.elapsed().as_secs_f64()))
-}
-
-/// The frames of the handshakes, and one of data for each end of each connection.
-fn frames() -> Result<(Vec<Vec<u8>>, Vec<Template>)> {
-    let framer = Framer::default();
-    let (mut handshakes, mut data) = (Vec::new(), Vec::new());
-    for number in 0..CONNECTIONS {
-        let [high, low] = number.to_be_bytes();
-        let connection = Connection {
-            client: SocketAddr::from(([10, 64, high, low], 40_000)),
-            server: SocketAddr::from(([10, 96, 0, 1], 443)),
-            timestamps: true,
-        };
-        let (client_isn, server_isn) = (u32::from(number) << 8, u32::from(number) << 16);
-        let make = |kind, from_client, payload| -> Result<(Vec<u8>, u32)> {
-            let (own, other) =
-                if from_client { (client_isn, server_isn) } else { (server_isn, client_isn) };
-            let sequence = own + u32::from(!matches!(kind, Kind::Syn | Kind::SynAck));
-            let event = Event {
-                time_us: 0,
-                connection: 0,
-                sequence,
-                acknowledgment: other + 1,
-                payload,
-                from_client,
-                kind,
-            };
-            let mut frame = Vec::new();
-            framer.append(&connection, &event, &mut frame)?;
-            Ok((frame, sequence))
-        };
-        for (kind, from_client) in [(Kind::Syn, true), (Kind::SynAck, false), (Kind::Ack, true)] {
-            handshakes.push(make(kind, from_client, 0)?.0);
-        }
-        for from_client in [true, false] {
-            let (frame, sequence) = make(Kind::Push, from_client, PAYLOAD)?;
-            data.push(Template { frame, sequence });
-        }
-    }
-    Ok((handshakes, data))
 }

@@ -37,6 +37,8 @@ pub struct Bench {
     pub core: usize,
     /// Another core, if there is one.
     pub other_core: Option<usize>,
+    /// Whether the files are to stay there.
+    pub keep_files: bool,
     /// Asked for when all is to end early.
     pub shutdown: CancellationToken,
 }
@@ -85,6 +87,17 @@ impl Bench {
     /// A file of the benchmarks'.
     pub fn file(&self, name: &str) -> PathBuf {
         self.directory.join(name)
+    }
+
+    /// Removes a file that is not needed any more, unless it is to stay: they are large.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn done_with(&self, file: &Path) -> Result<()> {
+        if !self.keep_files {
+            std::fs::remove_file(file)?;
+        }
+        Ok(())
     }
 }
 

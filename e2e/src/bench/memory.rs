@@ -71,5 +71,6 @@ pub fn run(bench: &Bench, connections: usize) -> Result<Vec<Verdict>> {
             });
         }
     }
+    bench.done_with(&file)?;
     Ok(verdicts)
 }

@@ -79,3 +79,66 @@ fn write_to(trace: &Trace, file: &mut impl Write, snap_length: u32) -> Result<Co
     }
     Ok(contents)
 }
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+
+    use super::*;
+
+    /// The packets of a file: what was kept, and the length on the wire.
+    fn packets(mut file: &[u8]) -> Vec<(&[u8], u32)> {
+        let number =
+            |bytes: &[u8], at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
+        assert_eq!(number(file, 0), MAGIC);
+        file = &file[24..];
+        let mut packets = Vec::new();
+        while !file.is_empty() {
+            let kept = number(file, 8) as usize;
+            packets.push((&file[16..16 + kept], number(file, 12)));
+            file = &file[16 + kept..];
+        }
+        packets
+    }
+
+    #[test]
+    fn whole_packets_are_tcp_with_right_checksums() {
+        let trace = Trace::everyday(5_000);
+        let mut file = Vec::new();
+        let contents = write_to(&trace, &mut file, 65_535).unwrap();
+        assert_eq!(contents.file_bytes, file.len() as u64);
+        let packets = packets(&file);
+        assert_eq!(packets.len(), trace.events.len());
+        for (bytes, wire) in packets {
+            assert_eq!(bytes.len(), wire as usize);
+            assert!(bytes.len() <= 1_514);
+            let packet = SlicedPacket::from_ethernet(bytes).unwrap();
+            let Some(TransportSlice::Tcp(tcp)) = packet.transport else { panic!("no TCP") };
+            let sum = match packet.net {
+                Some(NetSlice::Ipv4(ip)) => {
+                    let header = ip.header();
+                    assert_eq!(header.header_checksum(), header.to_header().calc_header_checksum());
+                    tcp.calc_checksum_ipv4(header.source(), header.destination())
+                }
+                Some(NetSlice::Ipv6(ip)) => {
+                    tcp.calc_checksum_ipv6(ip.header().source(), ip.header().destination())
+                }
+                _ => panic!("no IP"),
+            };
+            assert_eq!(sum.unwrap(), tcp.checksum());
+        }
+    }
+
+    #[test]
+    fn short_packets_keep_their_length() {
+        let trace = Trace::everyday(1_000);
+        let (mut whole, mut short) = (Vec::new(), Vec::new());
+        write_to(&trace, &mut whole, 65_535).unwrap();
+        write_to(&trace, &mut short, 128).unwrap();
+        let (whole, short) = (packets(&whole), packets(&short));
+        assert!(whole.iter().any(|(bytes, _)| bytes.len() > 128));
+        for ((bytes, wire), (kept, length)) in whole.into_iter().zip(short) {
+            assert_eq!((kept, length), (&bytes[..bytes.len().min(128)], wire));
+        }
+    }
+}

@@ -58,6 +58,7 @@ pub fn run(bench: &Bench, packets: usize, rounds: usize) -> Result<Vec<Verdict>>
         compare(bench, &mut contenders, rounds)?;
         print(&contenders, contents.packets);
         verdicts.extend(judge(name, &contenders));
+        bench.done_with(&file)?;
     }
     Ok(verdicts)
 }

@@ -1,9 +1,13 @@
 //! Traces: what thousands of connections send, packet by packet in time order. A seed makes the same
 //! trace every time; no clock and no I/O.
 
+mod talk;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use fastrand::Rng;
+
+use talk::Talk;
 
 const SEED: u64 = 20_260_101;
 const MILLISECOND_US: u64 = 1_000;
@@ -11,12 +15,6 @@ const SECOND_US: u64 = 1_000_000;
 
 /// Time that connections start within, in a trace of everyday traffic.
 const WEB_WINDOW_US: u64 = 180 * SECOND_US;
-/// Segments of a burst before its sender waits for acknowledgments (RFC 6928's initial window).
-const WINDOW_SEGMENTS: usize = 10;
-/// A full segment at a gigabit a second.
-const SEGMENT_SPACING_US: u64 = 12;
-/// One data segment in so many is sent twice.
-const RETRANSMISSION_ONE_IN: u32 = 200;
 /// Client hosts of a trace; connections beyond that share hosts and have ports of their own.
 const CLIENT_HOSTS: u32 = 2_000;
 const SERVER_HOSTS: u32 = 200;
@@ -173,16 +171,8 @@ impl Trace {
         rng: &mut Rng,
         script: impl FnOnce(Talk<'_>, &mut Rng),
     ) {
-        let talk = Talk {
-            connection: self.connections.len() as u32,
-            events: &mut self.events,
-            time_us: start_us,
-            round_trip_us: rng.u64(200..40 * MILLISECOND_US),
-            segment_bytes: segment_bytes(&connection),
-            client: Side { isn: rng.u32(..), sent: 0 },
-            server: Side { isn: rng.u32(..), sent: 0 },
-            rng: rng.fork(),
-        };
+        let number = self.connections.len() as u32;
+        let talk = Talk::new(number, &connection, &mut self.events, start_us, rng);
         self.connections.push(connection);
         script(talk, rng);
     }
@@ -203,13 +193,6 @@ fn host(is_v6: bool, net: u8, number: u32) -> IpAddr {
         let [_, _, high, low] = number.to_be_bytes();
         Ipv4Addr::new(10, net, high, low).into()
     }
-}
-
-/// What fits into a packet of 1,500 bytes beside the headers.
-fn segment_bytes(connection: &Connection) -> usize {
-    let ip = if connection.client.is_ipv6() { 40 } else { 20 };
-    let tcp = if connection.timestamps { 32 } else { 20 };
-    1_500 - ip - tcp
 }
 
 fn everyday_connection(mut talk: Talk<'_>, rng: &mut Rng) {
@@ -252,132 +235,48 @@ fn heavy_tailed(rng: &mut Rng, least: f64, most: f64) -> usize {
     (least * (1.0 - rng.f64()).powf(-1.0 / 1.2)).min(most) as usize
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Side {
-    isn: u32,
-    /// Sequence numbers used.
-    sent: u32,
-}
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
 
-impl Side {
-    fn next(self) -> u32 {
-        self.isn.wrapping_add(self.sent)
-    }
-}
+    use super::*;
 
-/// One connection while it talks: time moves on with what is said.
-struct Talk<'a> {
-    connection: u32,
-    events: &'a mut Vec<Event>,
-    time_us: u64,
-    round_trip_us: u64,
-    segment_bytes: usize,
-    client: Side,
-    server: Side,
-    rng: Rng,
-}
-
-impl Talk<'_> {
-    fn pause(&mut self, time_us: u64) {
-        self.time_us += time_us;
+    fn summary(trace: &Trace) -> Vec<(u64, u32, u32, u16)> {
+        let of = |e: &Event| (e.time_us, e.connection, e.sequence, e.payload);
+        trace.events.iter().map(of).collect()
     }
 
-    fn handshake(&mut self) {
-        self.syn();
-        self.syn_ack();
-        self.pause(self.round_trip_us / 2);
-        self.segment(true, 0, Kind::Ack);
-    }
-
-    fn syn(&mut self) {
-        self.segment(true, 0, Kind::Syn);
-        self.pause(self.round_trip_us / 2);
-    }
-
-    fn syn_ack(&mut self) {
-        self.segment(false, 0, Kind::SynAck);
-    }
-
-    /// The three attempts of a client that then gives up.
-    fn syn_unanswered(&mut self) {
-        for wait_us in [SECOND_US, 2 * SECOND_US, 0] {
-            self.segment(true, 0, Kind::Syn);
-            self.client.sent = 0;
-            self.pause(wait_us);
+    #[test]
+    fn everyday_traffic_is_the_same_every_time_and_in_order() {
+        let trace = Trace::everyday(50_000);
+        assert!(trace.events.len() >= 50_000);
+        assert!(trace.events.is_sorted_by_key(|event| event.time_us));
+        assert!(summary(&trace) == summary(&Trace::everyday(50_000)));
+        let ends =
+            trace.connections.iter().map(|connection| (connection.client, connection.server));
+        assert_eq!(ends.collect::<HashSet<_>>().len(), trace.connections.len());
+        for kind in [Kind::SynAck, Kind::Push, Kind::Fin, Kind::Reset] {
+            assert!(trace.events.iter().any(|event| event.kind == kind), "no {kind:?}");
         }
+        assert!(trace.connections.iter().any(|connection| connection.client.is_ipv6()));
     }
 
-    fn syn_refused(&mut self) {
-        self.syn();
-        self.server.isn = 0;
-        self.segment(false, 0, Kind::Reset);
+    #[test]
+    fn a_hundred_thousand_connections_are_open_at_once() {
+        let trace = Trace::open_at_once(100_000);
+        let clients = trace.connections.iter().map(|connection| connection.client);
+        assert_eq!(clients.collect::<HashSet<_>>().len(), 100_000);
+        assert_eq!(trace.events.len(), 400_000);
+        assert!(!trace.events.iter().any(|e| matches!(e.kind, Kind::Fin | Kind::Reset)));
     }
 
-    /// What one side says: segments in bursts of a window, every second one acknowledged.
-    fn message(&mut self, from_client: bool, bytes: usize) {
-        let (mut left, mut window, mut in_window) = (bytes, WINDOW_SEGMENTS, 0);
-        while left > 0 {
-            let length = left.min(self.segment_bytes);
-            left -= length;
-            let kind = if left == 0 { Kind::Push } else { Kind::Ack };
-            self.segment(from_client, length as u16, kind);
-            if self.rng.u32(..RETRANSMISSION_ONE_IN) == 0 {
-                self.repeat_last();
-            }
-            self.pause(SEGMENT_SPACING_US);
-            in_window += 1;
-            if in_window % 2 == 0 && left > 0 {
-                self.segment(!from_client, 0, Kind::Ack);
-            }
-            if in_window == window {
-                (window, in_window) = (window * 2, 0);
-                self.pause(self.round_trip_us);
-            }
-        }
-        self.pause(self.round_trip_us / 2);
-        // A single segment is acknowledged by the answer that it gets.
-        if bytes > self.segment_bytes || self.rng.bool() {
-            self.segment(!from_client, 0, Kind::Ack);
-        }
-    }
-
-    /// The packet just sent, once more a round trip later.
-    fn repeat_last(&mut self) {
-        if let Some(&last) = self.events.last() {
-            let time_us = last.time_us + self.round_trip_us;
-            self.events.push(Event { time_us, ..last });
-            self.time_us = time_us;
-        }
-    }
-
-    fn finish(&mut self, by_client: bool) {
-        self.segment(by_client, 0, Kind::Fin);
-        self.pause(self.round_trip_us / 2);
-        self.segment(!by_client, 0, Kind::Fin);
-        self.pause(self.round_trip_us / 2);
-        self.segment(by_client, 0, Kind::Ack);
-    }
-
-    fn reset(&mut self, by_client: bool) {
-        self.segment(by_client, 0, Kind::Reset);
-    }
-
-    fn segment(&mut self, from_client: bool, payload: u16, kind: Kind) {
-        let (sender, receiver) = if from_client {
-            (&mut self.client, self.server)
-        } else {
-            (&mut self.server, self.client)
-        };
-        self.events.push(Event {
-            time_us: self.time_us,
-            connection: self.connection,
-            sequence: sender.next(),
-            acknowledgment: receiver.next(),
-            payload,
-            from_client,
-            kind,
-        });
-        let takes_one = matches!(kind, Kind::Syn | Kind::SynAck | Kind::Fin);
-        sender.sent = sender.sent.wrapping_add(u32::from(payload) + u32::from(takes_one));
+    #[test]
+    fn every_attacker_of_a_flood_has_its_own_address() {
+        let trace = Trace::flood(10, 1_000, false);
+        let clients = trace.connections.iter().map(|connection| connection.client.ip());
+        assert_eq!(clients.collect::<HashSet<_>>().len(), 1_010);
+        let first = trace.events.iter().find(|event| event.connection >= 10);
+        let last = trace.events.iter().rfind(|event| event.connection < 10);
+        assert!(first.unwrap().time_us < last.unwrap().time_us);
     }
 }

@@ -99,13 +99,13 @@ fn measure_all(settings: &Settings, shutdown: CancellationToken) -> Result<()> {
         bail!("the live part makes network namespaces: run this as root, or with sudo");
     }
     let temporary = tempfile::Builder::new().prefix("flowtrail-bench-").tempdir()?;
-    let directory = match &settings.directory {
+    let (directory, keep_files) = match &settings.directory {
         Some(directory) => {
             std::fs::create_dir_all(directory)
                 .with_context(|| format!("cannot make {}", directory.display()))?;
-            directory.clone()
+            (directory.clone(), true)
         }
-        None => temporary.path().to_owned(),
+        None => (temporary.path().to_owned(), false),
     };
     let myself = std::env::current_exe()?;
     let flowtrail = match &settings.flowtrail {
@@ -118,8 +118,8 @@ fn measure_all(settings: &Settings, shutdown: CancellationToken) -> Result<()> {
         [only] => (*only, None),
         [first, .., last] => (*last, Some(*first)),
     };
-    println!("Measured on {} cores; {}", cores.len(), load());
-    let bench = Bench { myself, flowtrail, directory, core, other_core, shutdown };
+    println!("Measured on {} cores; load average at the start {}", cores.len(), load());
+    let bench = Bench { myself, flowtrail, directory, core, other_core, keep_files, shutdown };
 
     let mut verdicts = Vec::new();
     if is_wanted(Part::Speed) {
@@ -134,7 +134,7 @@ fn measure_all(settings: &Settings, shutdown: CancellationToken) -> Result<()> {
     if is_wanted(Part::Live) {
         verdicts.extend(live::run(&bench, settings.live_packets)?);
     }
-    println!("\nGoals");
+    println!("\nGoals (load average at the end {})", load());
     for verdict in &verdicts {
         println!("{verdict}");
     }
@@ -144,6 +144,5 @@ fn measure_all(settings: &Settings, shutdown: CancellationToken) -> Result<()> {
 /// What else the machine is doing, which a reader of the figures should know.
 fn load() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let average = text.split_whitespace().next().unwrap_or("unknown");
-    format!("load average at the start: {average}")
+    text.split_whitespace().next().unwrap_or("unknown").to_owned()
 }
