@@ -180,7 +180,8 @@ impl Measure {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
         let started = Instant::now();
-        let status = command.status().context("is it installed?")?;
+        let status =
+            command.status().context("cannot start it (deploy/setup.sh bench installs it)")?;
         let wall = started.elapsed();
         if !status.success() {
             bail!("it ended with {status}");

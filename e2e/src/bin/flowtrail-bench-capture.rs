@@ -31,7 +31,8 @@ enum Command {
 #[derive(clap::Args, Clone)]
 struct Settings {
     /// Packets of the file that speed is measured with.
-    #[arg(long, env = "BENCH_PACKETS", default_value_t = 2_000_000, value_name = "N")]
+    #[arg(long, env = "BENCH_PACKETS", default_value_t = 2_000_000, value_name = "N",
+          value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     packets: usize,
 
     /// Rounds that count, of each speed.
@@ -45,7 +46,8 @@ struct Settings {
     connections: u32,
 
     /// Packets sent to each reader live, in each of two rounds.
-    #[arg(long, env = "BENCH_LIVE_PACKETS", default_value_t = 4_000_000, value_name = "N")]
+    #[arg(long, env = "BENCH_LIVE_PACKETS", default_value_t = 4_000_000, value_name = "N",
+          value_parser = clap::value_parser!(u64).range(1..))]
     live_packets: u64,
 
     /// Measure only these; commas separate.
