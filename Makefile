@@ -1,6 +1,7 @@
 # `make` alone lists the commands.
 
 ENGINE = embedded/fetch-engine.sh
+BENCH_SETTINGS = BENCH_PACKETS,BENCH_ROUNDS,BENCH_CONNECTIONS,BENCH_LIVE_PACKETS,BENCH_ONLY,BENCH_DIR
 
 .PHONY: help
 help: ## List these commands
@@ -43,12 +44,6 @@ fuzz: ## Fuzz every parser for FUZZ_SECONDS each (60), into fuzz/corpus (nightly
 	cd fuzz && for target in $$(cargo fuzz list); do \
 		cargo +nightly fuzz run $$target -- -max_total_time=$${FUZZ_SECONDS:-60} -max_len=4096 || exit 1; done
 
-.PHONY: bench-capture
-bench-capture: release ## Measure the agent beside softflowd and tcpdump (root; some minutes)
-	@deploy/setup.sh demo bench
-	cargo build --release -p flowtrail-e2e --bin flowtrail-bench-capture
-	target/release/flowtrail-bench-capture
-
 .PHONY: golden
 golden: ## Record the golden captures anew (root; CASES="normal vlan" for some)
 	@deploy/setup.sh build demo golden
@@ -58,6 +53,13 @@ golden: ## Record the golden captures anew (root; CASES="normal vlan" for some)
 golden-records: ## Derive the expected records from the captures and their reviewed events
 	@deploy/setup.sh build
 	cargo run -p flowtrail-e2e --bin flowtrail-golden -- --derive
+
+.PHONY: bench-capture
+bench-capture: ## Measure capture beside softflowd and tcpdump, some minutes (root; BENCH_PACKETS=…)
+	@deploy/setup.sh build bench
+	cargo build --release --bin flowtrail --bin flowtrail-bench-capture
+	@root=$$([ "$$(id -u)" -eq 0 ] || echo sudo --preserve-env=$(BENCH_SETTINGS)); \
+	PATH=$$PATH:/usr/sbin:/sbin exec $$root $${CARGO_TARGET_DIR:-target}/release/flowtrail-bench-capture
 
 .PHONY: lint
 lint: ## Check formatting and lints

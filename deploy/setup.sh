@@ -30,17 +30,19 @@ for purpose in "$@"; do
     test)
         need curl curl
         ;;
-    bench)
-        need softflowd softflowd
-        need tcpdump tcpdump
-        need taskset util-linux
-        ;;
     golden)
         need tcpdump tcpdump
         ;;
     kafka)
         need java openjdk-17-jre-headless
         need mvn maven
+        ;;
+    bench)
+        need ip iproute2
+        need setpriv util-linux
+        need taskset util-linux
+        need softflowd softflowd
+        need tcpdump tcpdump
         ;;
     *)
         echo "usage: deploy/setup.sh build|demo|test|bench|golden|kafka …" >&2

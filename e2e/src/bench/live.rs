@@ -1,170 +1,264 @@
-//! Live: a veth pair, a generator on one core as fast as it can go, the agent or tcpdump on the other.
+//! Live: frames over a veth pair as fast as one core can send them, to a reader on another core.
+//! Readers take turns with the same traffic: with two cores, two readers at once would disturb each
+//! other more than they could be compared.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use afpacket::sync::RawPacketStream;
-use anyhow::{Context, Result, bail, ensure};
-use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::measure::CORE;
-use super::{Bench, Goals, traffic};
-use crate::lab::Lab;
+use super::measure::{Bench, pin_to};
+use super::sender::{CONNECTIONS, send};
+use super::verdict::{Verdict, grouped};
+use crate::flowtrail::{Process, get};
+use crate::lab::{Lab, Namespace};
 
-/// How often each reader gets the traffic.
-const TURNS: usize = 3;
+const PREFIX: &str = "flowtrail-bench";
+/// The reader's end of the veth pair, and the sender's.
+const CAPTURED: &str = "cap0";
+const SENDING: &str = "gen0";
+/// Where flowtrail serves its metrics, inside the reader's namespace.
+const ADMIN: &str = "127.0.0.1:9464";
+const ROUNDS: usize = 2;
 
-/// How long a reader may take to start.
-const PATIENCE: Duration = Duration::from_secs(20);
+const READY_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a reader may take for what still waits in its ring.
+const READ_OUT_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(100);
 
-/// What a reader says of the packets.
+/// What captures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reader {
+    Flowtrail,
+    Tcpdump,
+    /// With as large a ring as flowtrail's, 32 MiB.
+    TcpdumpLargeRing,
+}
+
+impl Reader {
+    const ALL: [Self; 3] = [Self::Flowtrail, Self::Tcpdump, Self::TcpdumpLargeRing];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Flowtrail => "flowtrail capture",
+            Self::Tcpdump => "tcpdump, default ring",
+            Self::TcpdumpLargeRing => "tcpdump -B 32768",
+        }
+    }
+}
+
+/// What became of the packets of one run.
 #[derive(Clone, Copy, Debug, Default)]
-struct Seen {
-    packets: u64,
+struct Counts {
+    seen: u64,
     dropped: u64,
 }
 
-pub(super) fn run(bench: &Bench, goals: &mut Goals) -> Result<()> {
-    let mut lab = Lab::new("flowtrail-bench")?;
-    let reader = lab.namespace("reader")?;
-    let sender = lab.namespace("sender")?;
-    let peer = sender.name();
-    reader.ip(["link", "add", "veth0", "type", "veth", "peer", "name", "eth0", "netns", peer])?;
-    for (namespace, interface) in [(&reader, "veth0"), (&sender, "eth0")] {
-        // Without addresses nothing answers.
-        namespace.sysctl(&format!("net.ipv6.conf.{interface}.disable_ipv6"), "1")?;
-        namespace.ip(["link", "set", interface, "up"])?;
+struct Run {
+    reader: Reader,
+    sent: u64,
+    seconds: f64,
+    counts: Counts,
+    reader_cpu_s: f64,
+}
+
+/// Measures with so many packets to each reader, in each of two rounds.
+///
+/// # Errors
+/// Without root or a second core; if a reader fails; or if the counts of a reader do not add up.
+pub fn run(bench: &Bench, packets: u64) -> Result<Vec<Verdict>> {
+    let sender_core = bench.other_core.context("a sender and a reader need two cores")?;
+    let mut lab = Lab::new(PREFIX)?;
+    let (capturing, sending) = (lab.namespace("capturing")?, lab.namespace("sending")?);
+    let peer = ["type", "veth", "peer", "name", SENDING, "netns", sending.name()];
+    capturing.ip(["link", "add", CAPTURED].into_iter().chain(peer))?;
+    for (namespace, interface) in [(&capturing, CAPTURED), (&sending, SENDING)] {
+        // Without an IPv6 address: the kernel's own packets would be among those that are counted.
+        namespace.ip(["link", "set", interface, "addrgenmode", "none", "up"])?;
     }
-    let frames = traffic::frames(500, 20);
     println!(
-        "\nlive over veth: {} packets of 500 connections as fast as one core sends, the reader on the other, in turn",
-        bench.live_packets
+        "\nLive, {} packets of {} connections over a veth pair to each reader in turn, sender on \
+         core {sender_core}, reader on core {}",
+        grouped(packets),
+        CONNECTIONS,
+        bench.core
     );
-    println!("  {:<22}{:>12}{:>12}{:>14}{:>14}", "", "seen", "dropped", "packets/s", "dropped, %");
-    let mut lost = [0.0; 3];
-    let names = ["flowtrail", "tcpdump", "tcpdump -B 32768"];
-    for _ in 0..TURNS {
-        for (name, lost) in names.into_iter().zip(&mut lost) {
-            eprintln!("{name} …");
-            let report = bench.directory.join("reader.log");
-            let mut child = start(bench, name, reader.name(), &report)?;
-            let sent = send(&frames, &sender.path(), bench.live_packets);
-            // What is in the ring or buffer still has to be read.
-            sleep(Duration::from_millis(500));
-            let seen = stop(&mut child, name, &report);
-            let (rate, seen) = (sent?, seen?);
-            let share = seen.dropped as f64 * 100.0 / bench.live_packets as f64;
+    println!(
+        "{:<22} {:>12} {:>12} {:>12} {:>12} {:>14}",
+        "", "sent", "sent/s", "seen", "dropped", "CPU, ns/packet"
+    );
+    let mut runs = Vec::new();
+    for round in 1..=ROUNDS {
+        for reader in Reader::ALL {
+            eprintln!("live: {}, round {round} of {ROUNDS}", reader.name());
+            let run = measure(bench, reader, &capturing, &sending, sender_core, packets)?;
             println!(
-                "  {name:<22}{:>12}{:>12}{rate:>14.0}{share:>14.3}",
-                seen.packets, seen.dropped
+                "{:<22} {:>12} {:>12} {:>12} {:>12} {:>14.0}",
+                reader.name(),
+                grouped(run.sent),
+                grouped((run.sent as f64 / run.seconds) as u64),
+                grouped(run.counts.seen),
+                grouped(run.counts.dropped),
+                1e9 * run.reader_cpu_s / run.counts.seen as f64
             );
-            let all = seen.packets + seen.dropped;
-            ensure!(
-                all.abs_diff(bench.live_packets) <= bench.live_packets / 1_000,
-                "{name} saw and dropped {all} of {} packets",
-                bench.live_packets
-            );
-            *lost += share / TURNS as f64;
+            runs.push(run);
         }
     }
-    goals.add(
-        lost[0] <= lost[1],
-        format!("live: {:.3} % dropped, tcpdump {:.3} %, with a buffer of our size {:.3} % (goal: no more than tcpdump)", lost[0], lost[1], lost[2]),
-    );
-    Ok(())
+    println!("the readers took turns: with two cores they cannot read side by side undisturbed");
+    Ok(vec![judge(&runs)])
 }
 
-fn start(bench: &Bench, name: &str, namespace: &str, report: &Path) -> Result<Child> {
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", namespace, "taskset", "-c", CORE]);
-    match name {
-        "flowtrail" => {
-            command.arg(&bench.flowtrail);
-            command.args(["capture", "--interface", "veth0", "--output", "null"]);
-        }
-        _ => {
-            command.args(["tcpdump", "-Z", "root", "-i", "veth0", "-s", "256", "-w", "/dev/null"]);
-            if name.ends_with("32768") {
-                command.args(["-B", "32768"]);
-            }
-            command.arg("tcp");
-        }
+fn judge(runs: &[Run]) -> Verdict {
+    let dropped = |reader| -> u64 {
+        runs.iter().filter(|run| run.reader == reader).map(|run| run.counts.dropped).sum()
+    };
+    let [ours, default, large] = Reader::ALL.map(dropped);
+    Verdict {
+        goal: "packets dropped live ≤ tcpdump's with an equal ring".to_owned(),
+        figure: format!(
+            "{} against {} ({} with its default ring)",
+            grouped(ours),
+            grouped(large),
+            grouped(default)
+        ),
+        met: ours <= large,
     }
-    let log = File::create(report)?;
-    let child = command.stdout(Stdio::null()).stderr(log).spawn()?;
-    let ready = if name == "flowtrail" { "watching interface" } else { "listening on" };
-    let begun = Instant::now();
-    while !read(report)?.contains(ready) {
-        ensure!(begun.elapsed() < PATIENCE, "{name} does not start: {}", read(report)?);
-        sleep(Duration::from_millis(20));
-    }
-    // The socket is open by then, or within moments.
-    sleep(Duration::from_millis(300));
-    Ok(child)
 }
 
-fn stop(child: &mut Child, name: &str, report: &Path) -> Result<Seen> {
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT)?;
-    ensure!(child.wait()?.success(), "{name} failed: {}", read(report)?);
-    let text = read(report)?;
-    let number = |before: &str, after: &str| -> Result<u64> {
-        let found = match before.is_empty() {
-            true => text.lines().find_map(|line| line.strip_suffix(after)),
-            false => text
-                .rsplit_once(before)
-                .and_then(|(_, rest)| rest.split(|letter: char| !letter.is_ascii_digit()).next()),
+fn measure(
+    bench: &Bench,
+    reader: Reader,
+    capturing: &Namespace,
+    sending: &Namespace,
+    core: usize,
+    packets: u64,
+) -> Result<Run> {
+    let process = start(bench, reader, capturing)?;
+    let shutdown = bench.shutdown.clone();
+    let sent = inside(sending, move || {
+        pin_to(core)?;
+        send(SENDING, packets, &shutdown)
+    })?;
+    let (sent, seconds) = join(sent)?;
+    let deadline = Instant::now() + READ_OUT_TIMEOUT;
+    let counts = loop {
+        let counts = counts(reader, &process, capturing)?;
+        if counts.seen + counts.dropped >= sent || Instant::now() > deadline {
+            break counts;
+        }
+        if bench.shutdown.is_cancelled() {
+            bail!("interrupted");
+        }
+        thread::sleep(POLL);
+    };
+    let reader_cpu_s = cpu_seconds(process.id())?;
+    if counts.seen + counts.dropped != sent {
+        bail!(
+            "{} saw {} and lost {} of {sent} packets, which does not add up:\n{}",
+            reader.name(),
+            counts.seen,
+            counts.dropped,
+            process.output()
+        );
+    }
+    process.stop()?;
+    Ok(Run { reader, sent, seconds, counts, reader_cpu_s })
+}
+
+/// Starts a reader on its core, and waits until it reads.
+fn start(bench: &Bench, reader: Reader, capturing: &Namespace) -> Result<Process> {
+    let core = bench.core.to_string();
+    let flowtrail = bench.flowtrail.display().to_string();
+    let mut words = vec!["-c", &core];
+    let tcpdump = ["tcpdump", "-Z", "root", "-i", CAPTURED, "-s", "256", "-w", "/dev/null"];
+    match reader {
+        Reader::Flowtrail => words.extend([
+            &flowtrail,
+            "capture",
+            "--interface",
+            CAPTURED,
+            "--output",
+            "null",
+            "--admin-listen",
+            ADMIN,
+        ]),
+        Reader::Tcpdump => words.extend(tcpdump.into_iter().chain(["tcp"])),
+        Reader::TcpdumpLargeRing => {
+            words.extend(tcpdump.into_iter().chain(["-B", "32768", "tcp"]));
+        }
+    }
+    let log = bench.file("reader.log");
+    let mut process = Process::start(Path::new("taskset"), words, Some(capturing), log.clone())?;
+    process.wait_until("ready", READY_TIMEOUT, || match reader {
+        Reader::Flowtrail => get_inside(capturing, "readyz").is_ok(),
+        _ => std::fs::read_to_string(&log).is_ok_and(|said| said.contains("listening on")),
+    })?;
+    Ok(process)
+}
+
+/// What a reader has counted so far.
+fn counts(reader: Reader, process: &Process, capturing: &Namespace) -> Result<Counts> {
+    if reader == Reader::Flowtrail {
+        let metrics = get_inside(capturing, "metrics")?;
+        let counter = |name: &str| -> Result<u64> {
+            let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            value
+                .with_context(|| format!("no {name} in /metrics"))?
+                .parse()
+                .context(name.to_owned())
         };
-        let found = found.with_context(|| format!("{name} does not tell its packets: {text}"))?;
-        found.trim().parse().with_context(|| found.to_owned())
+        return Ok(Counts {
+            seen: counter("flowtrail_capture_packets_total")?,
+            dropped: counter("flowtrail_capture_packets_dropped_total")?,
+        });
+    }
+    // Asks for its counts (tcpdump(1)); they come a moment later, which is what the caller waits for.
+    kill(Pid::from_raw(process.id().cast_signed()), Signal::SIGUSR1)?;
+    let said = process.output();
+    let number = |what: &str| -> u64 {
+        let before = said.rfind(what).and_then(|at| said.get(..at));
+        let number = before.and_then(|text| text.split_whitespace().next_back());
+        number.and_then(|number| number.parse().ok()).unwrap_or_default()
     };
-    Ok(match name {
-        "flowtrail" => {
-            Seen { packets: number(" packets=", "")?, dropped: number(" dropped=", "")? }
-        }
-        _ => Seen {
-            packets: number("", " packets captured")?,
-            dropped: number("", " packets dropped by kernel")?,
-        },
-    })
+    Ok(Counts { seen: number("packets captured"), dropped: number("packets dropped by kernel") })
 }
 
-/// Sends frames round and round, and says how many a second.
-fn send(frames: &[Vec<u8>], namespace: &str, packets: u64) -> Result<f64> {
-    let namespace = File::open(namespace)?;
-    let sending = || -> Result<f64> {
-        setns(namespace, CloneFlags::CLONE_NEWNET)?;
-        let mut other = CpuSet::new();
-        other.set(0)?;
-        sched_setaffinity(Pid::from_raw(0), &other)?;
-        let mut socket = RawPacketStream::new()?;
-        socket.bind("eth0")?;
-        let begun = Instant::now();
-        let mut sent = 0;
-        for frame in frames.iter().cycle().take(packets as usize) {
-            // The queue of a veth is short: what found no room was not sent.
-            while let Err(error) = socket.write_all(frame) {
-                if error.raw_os_error() != Some(nix::errno::Errno::ENOBUFS as i32) {
-                    bail!(error);
-                }
-            }
-            sent += 1;
-        }
-        Ok(f64::from(sent) / begun.elapsed().as_secs_f64())
-    };
-    std::thread::scope(|scope| match scope.spawn(sending).join() {
-        Ok(rate) => rate,
-        Err(_) => bail!("the generator broke off"),
-    })
+/// User and system time of a process so far, from proc_pid_stat(5).
+fn cpu_seconds(id: u32) -> Result<f64> {
+    /// What the kernel counts in, for user space, on every architecture that this runs on.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let text = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+    // The second field, in parentheses, may hold anything; utime and stime are the 14th and 15th.
+    let (_, after_name) = text.rsplit_once(')').context("an unknown /proc/PID/stat")?;
+    let ticks = after_name.split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+    Ok(ticks as f64 / TICKS_PER_SECOND)
 }
 
-fn read(path: &Path) -> Result<String> {
-    let mut text = String::new();
-    File::open(path)?.read_to_string(&mut text)?;
-    Ok(text)
+fn get_inside(namespace: &Namespace, path: &str) -> Result<String> {
+    let address: SocketAddr = ADMIN.parse()?;
+    let url = format!("http://{address}/{path}");
+    join(inside(namespace, move || get(&url))?)
+}
+
+/// Does something on a thread of its own inside a namespace.
+fn inside<T: Send + 'static>(
+    namespace: &Namespace,
+    act: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<thread::JoinHandle<Result<T>>> {
+    let file = File::open(namespace.path())?;
+    Ok(thread::Builder::new().spawn(move || {
+        setns(&file, CloneFlags::CLONE_NEWNET).context("cannot enter the namespace")?;
+        act()
+    })?)
+}
+
+fn join<T>(thread: thread::JoinHandle<Result<T>>) -> Result<T> {
+    thread.join().map_err(|_| anyhow!("a thread broke off"))?
 }

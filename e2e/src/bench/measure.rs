@@ -1,146 +1,219 @@
-//! Runs programs as their users do, and measures them from outside: whole processes, start included.
+//! Programs run and measured as wholes, from their start to their end: by a helper process that has
+//! no other child, so that what its children used is what that one program used.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::time::TimeValLike;
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
-/// The core that what is measured runs on; what makes traffic runs on the other one.
-pub(super) const CORE: &str = "1";
+/// How soon the end of a program, and a wish to end, are noticed.
+const POLL: Duration = Duration::from_millis(20);
+/// The longest that one program may take. Past that the machine is not one to measure on.
+const TIMEOUT: Duration = Duration::from_mins(2);
 
-/// A program with its arguments.
-#[derive(Clone, Debug)]
-pub(super) struct Tool {
-    pub(super) name: &'static str,
-    command: Vec<OsString>,
+/// What every benchmark needs.
+#[derive(Debug)]
+pub struct Bench {
+    /// This program, which is its own helper.
+    pub myself: PathBuf,
+    /// The program that is judged.
+    pub flowtrail: PathBuf,
+    /// Where files go.
+    pub directory: PathBuf,
+    /// The core that measured programs have to themselves.
+    pub core: usize,
+    /// Another core, if there is one.
+    pub other_core: Option<usize>,
+    /// Whether the files are to stay there.
+    pub keep_files: bool,
+    /// Asked for when all is to end early.
+    pub shutdown: CancellationToken,
 }
 
-/// What one run took.
+/// What a program used.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct Cost {
-    pub(super) wall_s: f64,
-    /// User and system time.
-    pub(super) cpu_s: f64,
-    /// Most memory at any time.
-    pub(super) peak_kib: u64,
+pub struct Usage {
+    /// From its start to its end, seconds.
+    pub wall_s: f64,
+    /// User and system time of all its threads, seconds.
+    pub cpu_s: f64,
+    /// Peak resident memory, bytes.
+    pub peak_bytes: u64,
 }
 
-impl Tool {
-    pub(super) fn new(name: &'static str, program: impl AsRef<OsStr>, arguments: &[&str]) -> Self {
-        let mut command = vec![program.as_ref().to_owned()];
-        command.extend(arguments.iter().map(OsString::from));
-        Self { name, command }
+impl Bench {
+    /// Runs a program to its end, on one core if one is named, with nothing to read and its output
+    /// thrown away.
+    ///
+    /// # Errors
+    /// If it fails, with what it said; or if asked to end meanwhile.
+    pub fn measure<A: AsRef<OsStr>>(
+        &self,
+        core: Option<usize>,
+        program: &Path,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Usage> {
+        let said = self.directory.join("said");
+        let mut command = Command::new(&self.myself);
+        command.arg("measure");
+        if let Some(core) = core {
+            command.arg("--core").arg(core.to_string());
+        }
+        command.arg("--").arg(program).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&said)?);
+        let mut group = Group::start(command)?;
+        group.wait(&self.shutdown, TIMEOUT).with_context(|| {
+            let said = std::fs::read_to_string(&said).unwrap_or_default();
+            format!("{} could not be measured: {}", program.display(), said.trim())
+        })?;
+        let mut usage = String::new();
+        group.stdout()?.read_to_string(&mut usage)?;
+        Ok(serde_json::from_str(&usage)?)
     }
 
-    /// softflowd on a file: in the foreground, exporting nothing, IPv6 too. Without a control socket, on
-    /// which it waits for ever when it reads a file.
-    pub(super) fn softflowd(directory: &Path, file: &Path, max_flows: u32) -> Self {
-        let pid_file = directory.join("softflowd.pid");
-        Self::new(
-            "softflowd",
-            "softflowd",
-            &[
-                "-d",
-                "-6",
-                "-r",
-                &file.to_string_lossy(),
-                "-m",
-                &max_flows.to_string(),
-                "-p",
-                &pid_file.to_string_lossy(),
-                "-c",
-                "none",
-            ],
-        )
+    /// A file of the benchmarks'.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Removes a file that is not needed any more, unless it is to stay: they are large.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn done_with(&self, file: &Path) -> Result<()> {
+        if !self.keep_files {
+            std::fs::remove_file(file)?;
+        }
+        Ok(())
     }
 }
 
-/// Runs a tool once, on the one core.
-pub(super) fn run(tool: &Tool) -> Result<Cost> {
-    // In a process of its own, for a process knows the peak of all its children only.
-    let output = Command::new(std::env::current_exe()?)
-        .arg("--measure-child")
-        .args(&tool.command)
-        .stderr(Stdio::inherit())
-        .output()?;
-    ensure!(output.status.success(), "{} failed: {:?}", tool.name, tool.command);
-    serde_json::from_slice(&output.stdout).context("no measures")
+/// Children in a process group of their own: none of them outlives this value, and a Ctrl-C at the
+/// terminal is their owner's to pass on.
+#[derive(Debug)]
+pub struct Group {
+    leader: Child,
 }
 
-/// Runs tools in turn, after one round that is not counted: for each tool the costs of its runs.
-pub(super) fn rounds(tools: &[Tool], count: usize) -> Result<Vec<Vec<Cost>>> {
-    let mut costs = vec![Vec::new(); tools.len()];
-    for round in 0..=count {
-        for (tool, costs) in tools.iter().zip(&mut costs) {
-            eprintln!("round {round} of {count}: {} …", tool.name);
-            let cost = run(tool)?;
-            if round > 0 {
-                costs.push(cost);
+impl Group {
+    /// Starts a command as the group's leader.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(mut command: Command) -> Result<Self> {
+        let program = command.get_program().to_owned();
+        let leader = command.process_group(0).spawn();
+        let leader = leader.with_context(|| format!("cannot start {}", program.display()))?;
+        Ok(Self { leader })
+    }
+
+    /// The leader's piped standard output, once.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn stdout(&mut self) -> Result<std::process::ChildStdout> {
+        self.leader.stdout.take().ok_or_else(|| anyhow!("standard output was not piped"))
+    }
+
+    /// Waits for the leader's end.
+    ///
+    /// # Errors
+    /// If it fails or takes too long, or if asked to end meanwhile.
+    pub fn wait(&mut self, shutdown: &CancellationToken, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            match self.leader.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => bail!("ended with {status}"),
+                None if shutdown.is_cancelled() => bail!("interrupted"),
+                None if Instant::now() > deadline => bail!("has not ended after {timeout:?}"),
+                None => thread::sleep(POLL),
             }
         }
     }
-    Ok(costs)
 }
 
-pub(super) fn median(costs: &[Cost], of: impl Fn(&Cost) -> f64) -> f64 {
-    let mut values: Vec<_> = costs.iter().map(of).collect();
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// The inner process of [`run`]: runs a command, and prints what it took.
-///
-/// # Errors
-/// If it cannot be run, or fails.
-pub fn measure_child(command: &[OsString]) -> Result<()> {
-    let begun = Instant::now();
-    let output = Command::new("taskset")
-        .args(["-c", CORE])
-        .args(command)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .output()
-        .context("cannot run taskset")?;
-    let wall_s = begun.elapsed().as_secs_f64();
-    if !output.status.success() {
-        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
-    let seconds =
-        |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-    let cpu_s = seconds(usage.user_time()) + seconds(usage.system_time());
-    let cost = Cost { wall_s, cpu_s, peak_kib: usage.max_rss() as u64 };
-    println!("{}", serde_json::to_string(&cost)?);
-    Ok(())
-}
-
-/// Of the connections of [`write_flood`](super::traffic::write_flood) that are established, how many were
-/// given up: evicted, or begun anew.
-pub(super) fn established_lost(flowtrail: &Path, file: &Path, max_flows: &str) -> Result<u64> {
-    let mut child = Command::new(flowtrail)
-        .args(["capture", "--log", "warn", "--output", "json", "--max-flows", max_flows, "--read"])
-        .arg(file)
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let lines = BufReader::new(child.stdout.take().context("no output")?).lines();
-    let (mut lost, mut begun) = (0, 0);
-    for line in lines {
-        let record: serde_json::Value = serde_json::from_str(&line?)?;
-        let client = record["client"]["ip"].as_str().unwrap_or_default();
-        // The flood's sources are from 10.32.0.0 on.
-        if client.starts_with("10.1.") || client.starts_with("fd00::1:") {
-            lost += record["closed"]["evicted"].as_u64().unwrap_or_default();
-            lost += record["joined"].as_u64().unwrap_or_default();
-            begun += record["opened"].as_u64().unwrap_or_default();
+impl Drop for Group {
+    fn drop(&mut self) {
+        // While the leader is not waited for, its id cannot be another's.
+        if let Ok(None) = self.leader.try_wait() {
+            let _ = killpg(Pid::from_raw(self.leader.id().cast_signed()), Signal::SIGKILL);
+            let _ = self.leader.wait();
         }
     }
-    ensure!(child.wait()?.success(), "flowtrail failed");
-    ensure!(begun > 0, "no record of an established connection");
-    Ok(lost)
+}
+
+/// The helper: runs a program and prints what it used, as JSON.
+#[derive(Debug, clap::Args)]
+pub struct Measure {
+    /// The core to run on; any without it.
+    #[arg(long)]
+    core: Option<usize>,
+    /// The program and its arguments.
+    #[arg(last = true, required = true)]
+    words: Vec<OsString>,
+}
+
+impl Measure {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// If the program cannot be started or fails.
+    pub fn run(&self) -> Result<()> {
+        let [program, arguments @ ..] = self.words.as_slice() else { bail!("no program") };
+        if let Some(core) = self.core {
+            pin_to(core)?;
+        }
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+        let started = Instant::now();
+        let status =
+            command.status().context("cannot start it (deploy/setup.sh bench installs it)")?;
+        let wall = started.elapsed();
+        if !status.success() {
+            bail!("it ended with {status}");
+        }
+        let used = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+        let cpu_us = used.user_time().num_microseconds() + used.system_time().num_microseconds();
+        let usage = Usage {
+            wall_s: wall.as_secs_f64(),
+            cpu_s: cpu_us as f64 / 1e6,
+            // The kernel counts in KiB (getrusage(2)).
+            peak_bytes: used.max_rss().cast_unsigned() * 1_024,
+        };
+        println!("{}", serde_json::to_string(&usage)?);
+        Ok(())
+    }
+}
+
+/// Keeps this thread, and what it starts, on one core.
+///
+/// # Errors
+/// If this process may not use it.
+pub fn pin_to(core: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core)?;
+    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("cannot use core {core}"))
+}
+
+/// The cores that this process may use.
+///
+/// # Errors
+/// If the kernel does not say.
+pub fn cores() -> Result<Vec<usize>> {
+    let set = sched_getaffinity(Pid::from_raw(0))?;
+    Ok((0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false)).collect())
 }

@@ -1,59 +1,150 @@
-//! `make bench-capture`: how fast the agent is, beside its peers and limits, and what memory it takes.
+//! `make bench-capture`: how fast and how frugal capture is, beside softflowd and tcpdump, measured in
+//! one run on packets that it makes itself.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use clap::Parser;
-use flowtrail_e2e::bench::{Bench, directory, measure_child};
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use flowtrail_e2e::bench::measure::{Bench, Measure, cores};
+use flowtrail_e2e::bench::{flood, live, memory, speed};
+use flowtrail_e2e::scenario::flowtrail_beside;
+use nix::unistd::geteuid;
+use tokio_util::sync::CancellationToken;
 
-/// Measures the agent: prints packets per second beside softflowd and a bare read, memory for each flow,
-/// what a SYN flood does, and drops on a live interface beside tcpdump's.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
+#[command(about = "Measures capture beside softflowd and tcpdump (needs root)")]
 struct Arguments {
-    /// The release binary.
-    #[arg(long, default_value = "target/release/flowtrail", value_name = "FILE")]
-    flowtrail: PathBuf,
-
-    /// Packets of the large file.
-    #[arg(long, env = "BENCH_PACKETS", default_value_t = 2_500_000, value_name = "N")]
-    packets: u64,
-
-    /// Connections that are open at once, for the memory of each.
-    #[arg(long, env = "BENCH_FLOWS", default_value_t = 1_000_000, value_name = "N")]
-    flows: u32,
-
-    /// Packets sent to each live reader in each of its turns.
-    #[arg(long, env = "BENCH_LIVE_PACKETS", default_value_t = 3_000_000, value_name = "N")]
-    live_packets: u64,
-
-    /// Rounds of the comparison.
-    #[arg(long, env = "BENCH_ROUNDS", default_value_t = 5, value_name = "N")]
-    rounds: usize,
-
-    /// Keep the capture files in this directory; by default they are removed.
-    #[arg(long, env = "BENCH_DIR", value_name = "DIRECTORY")]
-    directory: Option<PathBuf>,
-
-    /// Runs a command and prints what it took: how the bench measures one process.
-    #[arg(long, hide = true, num_args = 1.., allow_hyphen_values = true)]
-    measure_child: Vec<OsString>,
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    settings: Settings,
 }
 
-fn main() -> anyhow::Result<()> {
+#[derive(Subcommand)]
+enum Command {
+    /// Runs one program and prints what it used.
+    #[command(hide = true)]
+    Measure(Measure),
+}
+
+#[derive(clap::Args, Clone)]
+struct Settings {
+    /// Packets of the file that speed is measured with.
+    #[arg(long, env = "BENCH_PACKETS", default_value_t = 2_000_000, value_name = "N",
+          value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    packets: usize,
+
+    /// Rounds that count, of each speed.
+    #[arg(long, env = "BENCH_ROUNDS", default_value_t = 5, value_name = "N",
+          value_parser = clap::value_parser!(u8).range(1..))]
+    rounds: u8,
+
+    /// Connections that memory is measured with.
+    #[arg(long, env = "BENCH_CONNECTIONS", default_value_t = 1_000_000, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    connections: u32,
+
+    /// Packets sent to each reader live, in each of two rounds.
+    #[arg(long, env = "BENCH_LIVE_PACKETS", default_value_t = 4_000_000, value_name = "N",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    live_packets: u64,
+
+    /// Measure only these; commas separate.
+    #[arg(long, env = "BENCH_ONLY", value_delimiter = ',', value_name = "PART")]
+    only: Vec<Part>,
+
+    /// Keep the files that it makes here; by default they are temporary.
+    #[arg(long, env = "BENCH_DIR", value_name = "DIR")]
+    directory: Option<PathBuf>,
+
+    /// The program to measure; the one beside this by default.
+    #[arg(long, value_name = "FILE")]
+    flowtrail: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Speed,
+    Memory,
+    Flood,
+    Live,
+}
+
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if !arguments.measure_child.is_empty() {
-        return measure_child(&arguments.measure_child);
+    let done = match arguments.command {
+        Some(Command::Measure(measure)) => measure.run(),
+        None => run(arguments.settings),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
-    let keep = arguments.directory.is_some();
-    let (directory, _removed_at_the_end) = directory(arguments.directory)?;
-    Bench {
-        flowtrail: arguments.flowtrail,
-        directory,
-        keep,
-        packets: arguments.packets,
-        flows: arguments.flows,
-        live_packets: arguments.live_packets,
-        rounds: arguments.rounds,
+}
+
+/// Measures on a thread of its own, while this one listens for Ctrl-C.
+fn run(settings: Settings) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let shutdown = flowtrail_service::shutdown::on_signal()?;
+        tokio::task::spawn_blocking(move || measure_all(&settings, shutdown)).await?
+    })
+}
+
+fn measure_all(settings: &Settings, shutdown: CancellationToken) -> Result<()> {
+    let is_wanted = |part| settings.only.is_empty() || settings.only.contains(&part);
+    if is_wanted(Part::Live) && !geteuid().is_root() {
+        bail!("the live part makes network namespaces: run this as root, or with sudo");
     }
-    .run()
+    let temporary = tempfile::Builder::new().prefix("flowtrail-bench-").tempdir()?;
+    let (directory, keep_files) = match &settings.directory {
+        Some(directory) => {
+            std::fs::create_dir_all(directory)
+                .with_context(|| format!("cannot make {}", directory.display()))?;
+            (directory.clone(), true)
+        }
+        None => (temporary.path().to_owned(), false),
+    };
+    let myself = std::env::current_exe()?;
+    let flowtrail = match &settings.flowtrail {
+        Some(program) => program.clone(),
+        None => flowtrail_beside(&myself)?,
+    };
+    let cores = cores()?;
+    let (core, other_core) = match cores.as_slice() {
+        [] => bail!("no core to run on"),
+        [only] => (*only, None),
+        [first, .., last] => (*last, Some(*first)),
+    };
+    println!("Measured on {} cores; load average at the start {}", cores.len(), load());
+    let bench = Bench { myself, flowtrail, directory, core, other_core, keep_files, shutdown };
+
+    let mut verdicts = Vec::new();
+    if is_wanted(Part::Speed) {
+        verdicts.extend(speed::run(&bench, settings.packets, settings.rounds.into())?);
+    }
+    if is_wanted(Part::Memory) {
+        verdicts.extend(memory::run(&bench, settings.connections as usize)?);
+    }
+    if is_wanted(Part::Flood) {
+        verdicts.extend(flood::run(&bench)?);
+    }
+    if is_wanted(Part::Live) {
+        verdicts.extend(live::run(&bench, settings.live_packets)?);
+    }
+    println!("\nGoals (load average at the end {})", load());
+    for verdict in &verdicts {
+        println!("{verdict}");
+    }
+    Ok(())
+}
+
+/// What else the machine is doing, which a reader of the figures should know.
+fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().unwrap_or("unknown").to_owned()
 }
