@@ -79,31 +79,34 @@ pub(super) fn network_layer(link: LinkType, frame: &[u8]) -> Result<(Network, &[
     }
 }
 
-/// The EtherType at an offset, behind any VLAN tags (802.1Q, 802.1ad, and the 0x9100 before that).
+/// The EtherType at an offset, and what follows it.
 fn ether_type(frame: &[u8], offset: usize) -> Result<(Network, &[u8]), Skipped> {
-    let (mut kind, mut rest) = field(frame, offset)?;
-    while matches!(kind, 0x8100 | 0x88a8 | 0x9100) {
-        (kind, rest) = field(rest, 2)?;
-    }
+    let (kind, rest) = field(frame, offset)?;
     of_ether_type(kind, rest)
 }
 
-fn of_ether_type(kind: u16, packet: &[u8]) -> Result<(Network, &[u8]), Skipped> {
-    match kind {
-        0x0800 => Ok((Network::Ipv4, packet)),
-        0x86dd => Ok((Network::Ipv6, packet)),
-        // PPPoE in session (RFC 2516): six bytes, then PPP's protocol.
-        0x8864 => ppp(packet.get(6..).ok_or(Skipped::Truncated)?),
-        0x8847 | 0x8848 => mpls(packet),
-        // Cisco FabricPath: a tag of two bytes, then the frame as it came in.
-        0x8903 => ether_type(packet, 2 + 12),
-        // A length (IEEE 802.3): what follows is LLC; with a SNAP header that has an EtherType.
-        0..0x0600 => match packet {
-            [0xaa, 0xaa, 0x03, 0, 0, 0, rest @ ..] => ether_type(rest, 0),
-            _ => Err(Skipped::NotIp),
-        },
-        _ => Err(Skipped::NotIp),
+/// Tags and headers between Ethernet and IP that are looked behind: more than any network puts there.
+const MAX_LAYERS: usize = 16;
+
+/// What an EtherType says, behind any VLAN tags (802.1Q, 802.1ad, and the 0x9100 before that) and other
+/// headers of the link layer.
+fn of_ether_type(mut kind: u16, mut packet: &[u8]) -> Result<(Network, &[u8]), Skipped> {
+    for _ in 0..MAX_LAYERS {
+        (kind, packet) = match (kind, packet) {
+            (0x0800, _) => return Ok((Network::Ipv4, packet)),
+            (0x86dd, _) => return Ok((Network::Ipv6, packet)),
+            (0x8100 | 0x88a8 | 0x9100, _) => field(packet, 2)?,
+            // PPPoE in session (RFC 2516): six bytes, then PPP's protocol.
+            (0x8864, _) => return ppp_protocol(packet.get(6..).ok_or(Skipped::Truncated)?),
+            (0x8847 | 0x8848, _) => return mpls(packet),
+            // Cisco FabricPath: a tag of two bytes, then the frame as it came in.
+            (0x8903, _) => field(packet, 2 + 12)?,
+            // A length (IEEE 802.3): what follows is LLC; with a SNAP header that has an EtherType.
+            (0..0x0600, [0xaa, 0xaa, 0x03, 0, 0, 0, rest @ ..]) => field(rest, 0)?,
+            _ => return Err(Skipped::NotIp),
+        };
     }
+    Err(Skipped::NotIp)
 }
 
 /// MPLS: labels of four bytes until the one that says it is the last (RFC 3032). Nothing says what
@@ -114,14 +117,18 @@ fn mpls(packet: &[u8]) -> Result<(Network, &[u8]), Skipped> {
     network_layer(LinkType::RawIp, &packet[(last + 1) * 4..])
 }
 
-/// PPP: address and control may be absent, and the protocol compressed to one byte (RFC 1661, 6.5).
+/// PPP: address and control may be absent.
 fn ppp(frame: &[u8]) -> Result<(Network, &[u8]), Skipped> {
-    let rest = match frame {
+    match frame {
         // Cisco HDLC, which DLT_PPP_SERIAL may hold as well.
-        [0x0f | 0x8f, 0x00, ..] => return ether_type(frame, 2),
-        [0xff, 0x03, rest @ ..] => rest,
-        _ => frame,
-    };
+        [0x0f | 0x8f, 0x00, ..] => ether_type(frame, 2),
+        [0xff, 0x03, rest @ ..] => ppp_protocol(rest),
+        _ => ppp_protocol(frame),
+    }
+}
+
+/// PPP's protocol, which may be compressed to one byte (RFC 1661, 6.5).
+fn ppp_protocol(rest: &[u8]) -> Result<(Network, &[u8]), Skipped> {
     match rest {
         [0x21, packet @ ..] | [0x00, 0x21, packet @ ..] => Ok((Network::Ipv4, packet)),
         [0x57, packet @ ..] | [0x00, 0x57, packet @ ..] => Ok((Network::Ipv6, packet)),

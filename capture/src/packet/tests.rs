@@ -267,6 +267,13 @@ fn link_layers_within_ethernet_are_looked_behind() {
         let packet = ethernet(header, &ipv4());
         assert_eq!(parse_whole(LinkType::Ethernet, &packet), expected, "{name}");
     }
+    let tagged = frame(&[&[0x81, 0][..], &[0; 18], &[0, 5, 0x08, 0x00]].concat(), &ipv4());
+    assert_eq!(parse_whole(LinkType::LinuxSll2, &tagged), expected, "a tag in a cooked capture");
+    // However often they say that there is another.
+    for layer in [&fabric_path[..16], &snap[..8], &[0x81, 0, 0, 5]] {
+        let endless = ethernet(&layer.repeat(200_000), &ipv4());
+        assert_eq!(parse_whole(LinkType::Ethernet, &endless), Err(Skipped::NotIp));
+    }
     let llc = ethernet(&[0, 60, 0x42, 0x42, 3], &[0; 40]);
     assert_eq!(parse_whole(LinkType::Ethernet, &llc), Err(Skipped::NotIp));
 }
