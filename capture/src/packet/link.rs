@@ -7,7 +7,7 @@ use super::Skipped;
 /// Numbers and layouts: the registry of link-layer header types of libpcap (LINKTYPE_…).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LinkType {
-    /// Ethernet, with any number of VLAN tags; PPPoE, MPLS labels and LLC/SNAP are looked behind.
+    /// Ethernet II or 802.3, with any number of VLAN tags and MPLS labels, or a PPPoE session.
     Ethernet,
     /// Linux "cooked" capture, version 1.
     LinuxSll,
@@ -51,6 +51,7 @@ impl LinkType {
 }
 
 /// Finds the IP packet of a frame.
+#[inline(always)]
 pub(super) fn network_layer(link: LinkType, frame: &[u8]) -> Result<(Network, &[u8]), Skipped> {
     match link {
         LinkType::Ethernet => ether_type(frame, 12),
@@ -69,76 +70,124 @@ pub(super) fn network_layer(link: LinkType, frame: &[u8]) -> Result<(Network, &[
                 _ => Err(Skipped::NotIp),
             }
         }
-        LinkType::RawIp => match frame.first().ok_or(Skipped::Truncated)? >> 4 {
-            4 => Ok((Network::Ipv4, frame)),
-            6 => Ok((Network::Ipv6, frame)),
-            _ => Err(Skipped::NotIp),
-        },
+        LinkType::RawIp => of_version(frame),
         LinkType::Ppp => ppp(frame),
         LinkType::CiscoHdlc => ether_type(frame, 2),
     }
 }
 
-/// The EtherType at an offset, and what follows it.
+/// What bridges Ethernet over IP (RFC 1701), and PPP over GRE (RFC 2637).
+pub(super) const ETHERNET_BRIDGING: u16 = 0x6558;
+pub(super) const PPP: u16 = 0x880b;
+
+/// The packet behind the EtherType at an offset.
+#[inline(always)]
 fn ether_type(frame: &[u8], offset: usize) -> Result<(Network, &[u8]), Skipped> {
-    let (kind, rest) = field(frame, offset)?;
-    of_ether_type(kind, rest)
+    let (kind, packet) = field(frame, offset)?;
+    of_ether_type(kind, packet)
 }
 
 /// Tags and headers between Ethernet and IP that are looked behind: more than any network puts there.
 const MAX_LAYERS: usize = 16;
 
-/// What an EtherType says, behind any VLAN tags (802.1Q, 802.1ad, and the 0x9100 before that) and other
-/// headers of the link layer.
-fn of_ether_type(mut kind: u16, mut packet: &[u8]) -> Result<(Network, &[u8]), Skipped> {
+/// What an EtherType says that follows, behind whatever else leads to another EtherType.
+#[inline(always)]
+pub(super) fn of_ether_type(mut kind: u16, mut packet: &[u8]) -> Result<(Network, &[u8]), Skipped> {
     for _ in 0..MAX_LAYERS {
-        (kind, packet) = match (kind, packet) {
-            (0x0800, _) => return Ok((Network::Ipv4, packet)),
-            (0x86dd, _) => return Ok((Network::Ipv6, packet)),
-            (0x8100 | 0x88a8 | 0x9100, _) => field(packet, 2)?,
-            // PPPoE in session (RFC 2516): six bytes, then PPP's protocol.
-            (0x8864, _) => return ppp_protocol(packet.get(6..).ok_or(Skipped::Truncated)?),
-            (0x8847 | 0x8848, _) => return mpls(packet),
+        (kind, packet) = match kind {
+            0x0800 => return Ok((Network::Ipv4, packet)),
+            0x86dd => return Ok((Network::Ipv6, packet)),
+            // A VLAN tag: 802.1Q, 802.1ad, and what was used before that.
+            0x8100 | 0x88a8 | 0x9100 => field(packet, 2)?,
             // Cisco FabricPath: a tag of two bytes, then the frame as it came in.
-            (0x8903, _) => field(packet, 2 + 12)?,
-            // A length (IEEE 802.3): what follows is LLC; with a SNAP header that has an EtherType.
-            (0..0x0600, [0xaa, 0xaa, 0x03, 0, 0, 0, rest @ ..]) => field(rest, 0)?,
+            0x8903 => field(packet, 2 + 12)?,
+            0x8847 | 0x8848 => return mpls(packet),
+            0x8864 => return pppoe(packet),
+            // The length of an 802.3 frame; Linux cooked captures have a 4 there for the same.
+            ..0x0600 => match llc(packet)? {
+                Llc::Snap(rest) => field(rest, 0)?,
+                Llc::Ip(packet) => return Ok((Network::Ipv4, packet)),
+            },
             _ => return Err(Skipped::NotIp),
-        };
+        }
     }
     Err(Skipped::NotIp)
 }
 
-/// MPLS: labels of four bytes until the one that says it is the last (RFC 3032). Nothing says what
-/// follows; IP tells itself.
-fn mpls(packet: &[u8]) -> Result<(Network, &[u8]), Skipped> {
-    let mut labels = packet.chunks_exact(4);
-    let last = labels.position(|label| label[2] & 1 == 1).ok_or(Skipped::Truncated)?;
-    network_layer(LinkType::RawIp, &packet[(last + 1) * 4..])
+/// What stands behind an LLC header.
+enum Llc<'a> {
+    /// An EtherType and what it says.
+    Snap(&'a [u8]),
+    Ip(&'a [u8]),
 }
 
-/// PPP: address and control may be absent.
-fn ppp(frame: &[u8]) -> Result<(Network, &[u8]), Skipped> {
+/// IEEE 802.2: IP has a service access point of its own (RFC 1042 calls it obsolete), or stands behind a
+/// SNAP header, which has an EtherType if its organization is that of Ethernet.
+fn llc(frame: &[u8]) -> Result<Llc<'_>, Skipped> {
+    const SNAP: [u8; 6] = [0xaa, 0xaa, 0x03, 0x00, 0x00, 0x00];
     match frame {
-        // Cisco HDLC, which DLT_PPP_SERIAL may hold as well.
-        [0x0f | 0x8f, 0x00, ..] => ether_type(frame, 2),
-        [0xff, 0x03, rest @ ..] => ppp_protocol(rest),
-        _ => ppp_protocol(frame),
+        [0x06, 0x06, 0x03, packet @ ..] => Ok(Llc::Ip(packet)),
+        [0xaa, 0xaa, 0x03, 0x00, 0x00, 0x00, rest @ ..] => Ok(Llc::Snap(rest)),
+        _ if SNAP.starts_with(frame) => Err(Skipped::Truncated),
+        _ => Err(Skipped::NotIp),
     }
 }
 
-/// PPP's protocol, which may be compressed to one byte (RFC 1661, 6.5).
-fn ppp_protocol(rest: &[u8]) -> Result<(Network, &[u8]), Skipped> {
-    match rest {
+/// MPLS labels (RFC 3032): the last of a stack says that it is. What follows tells itself, by convention
+/// (RFC 4928, 3).
+fn mpls(mut labels: &[u8]) -> Result<(Network, &[u8]), Skipped> {
+    const BOTTOM_OF_STACK: u8 = 0x01;
+    loop {
+        let (label, rest) = labels.split_first_chunk::<4>().ok_or(Skipped::Truncated)?;
+        labels = rest;
+        if label[2] & BOTTOM_OF_STACK != 0 {
+            return of_version(labels);
+        }
+    }
+}
+
+/// A PPPoE session (RFC 2516, 4): version and type 1, code 0, session, length.
+fn pppoe(frame: &[u8]) -> Result<(Network, &[u8]), Skipped> {
+    match frame.split_first_chunk::<6>().ok_or(Skipped::Truncated)? {
+        ([0x11, 0, ..], packet) => ppp_protocol(packet),
+        _ => Err(Skipped::NotIp),
+    }
+}
+
+/// An IP packet says its version itself.
+fn of_version(packet: &[u8]) -> Result<(Network, &[u8]), Skipped> {
+    match packet.first().ok_or(Skipped::Truncated)? >> 4 {
+        4 => Ok((Network::Ipv4, packet)),
+        6 => Ok((Network::Ipv6, packet)),
+        _ => Err(Skipped::NotIp),
+    }
+}
+
+/// PPP: address and control may be absent, and the protocol compressed to one byte (RFC 1661, 6.5).
+fn ppp(frame: &[u8]) -> Result<(Network, &[u8]), Skipped> {
+    let rest = match frame {
+        // Cisco HDLC, which DLT_PPP_SERIAL may hold as well.
+        [0x0f | 0x8f, 0x00, ..] => return ether_type(frame, 2),
+        [0xff, 0x03, rest @ ..] => rest,
+        [0xff] => return Err(Skipped::Truncated),
+        _ => frame,
+    };
+    ppp_protocol(rest)
+}
+
+fn ppp_protocol(frame: &[u8]) -> Result<(Network, &[u8]), Skipped> {
+    match frame {
         [0x21, packet @ ..] | [0x00, 0x21, packet @ ..] => Ok((Network::Ipv4, packet)),
         [0x57, packet @ ..] | [0x00, 0x57, packet @ ..] => Ok((Network::Ipv6, packet)),
-        [] | [0x00] => Err(Skipped::Truncated),
+        [0x02, 0x81 | 0x83, packet @ ..] => mpls(packet),
+        [] | [0x00] | [0x02] => Err(Skipped::Truncated),
         _ => Err(Skipped::NotIp),
     }
 }
 
 /// The 16 bits at an offset, and what follows them.
-fn field(bytes: &[u8], offset: usize) -> Result<(u16, &[u8]), Skipped> {
+#[inline(always)]
+pub(super) fn field(bytes: &[u8], offset: usize) -> Result<(u16, &[u8]), Skipped> {
     let (value, rest) =
         bytes.get(offset..).and_then(<[u8]>::split_first_chunk).ok_or(Skipped::Truncated)?;
     Ok((u16::from_be_bytes(*value), rest))

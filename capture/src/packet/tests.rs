@@ -7,6 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod encapsulations;
+
 const LINKS: [LinkType; 8] = [
     LinkType::Ethernet,
     LinkType::LinuxSll,
@@ -184,108 +186,16 @@ fn what_is_no_tcp_header_is_skipped_with_the_reason() {
     assert_eq!(parse_whole(LinkType::Null, &[7, 0, 0, 0]), Err(Skipped::NotIp));
 }
 
-/// An IP packet of a protocol.
-fn ip(protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let mut packet = ipv4()[..20].to_vec();
-    packet[2..4].copy_from_slice(&(20 + payload.len() as u16).to_be_bytes());
-    packet[9] = protocol;
-    frame(&packet, payload)
-}
-
-fn udp(port: u16, payload: &[u8]) -> Vec<u8> {
-    let [high, low] = port.to_be_bytes();
-    ip(17, &frame(&[0xc0, 0, high, low, 0, 8, 0, 0], payload))
-}
-
-/// Tunnels around the SYN of [`ipv4`] and the SYN-ACK of [`ipv6`].
-fn tunnels() -> Vec<(&'static str, Vec<u8>)> {
-    let (v4, v6) = (ipv4(), ipv6());
-    let bridged = ethernet(&[0x08, 0x00], &v4);
-    let tagged = ethernet(&[0x81, 0, 0, 5, 0x86, 0xdd], &v6);
-    let vxlan = |inner: &[u8]| frame(&[8, 0, 0, 0, 0, 0, 7, 0], inner);
-    let mut in_ipv6 = ipv6()[..40].to_vec();
-    (in_ipv6[5], in_ipv6[6]) = (v4.len() as u8, 4);
-    vec![
-        ("IPv4 in IPv4", ip(4, &v4)),
-        ("6in4", ip(41, &v6)),
-        ("IPv4 in IPv6", frame(&in_ipv6, &v4)),
-        ("GRE", ip(47, &frame(&[0, 0, 0x08, 0x00], &v4))),
-        (
-            "GRE, sum, key, sequence",
-            ip(47, &frame(&[0xb0, 0, 0x86, 0xdd, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2], &v6)),
-        ),
-        ("GRE, bridged", ip(47, &frame(&[0x20, 0, 0x65, 0x58, 0, 0, 0, 1], &bridged))),
-        ("VXLAN", udp(4789, &vxlan(&bridged))),
-        ("VXLAN, tagged inside", udp(8472, &vxlan(&tagged))),
-        (
-            "Geneve, options",
-            udp(6081, &frame(&[2, 0, 0x65, 0x58, 0, 0, 7, 0, 1, 2, 3, 4, 5, 6, 7, 8], &bridged)),
-        ),
-        ("Geneve, IP", udp(6081, &frame(&[0, 0, 0x08, 0x00, 0, 0, 7, 0], &v4))),
-        ("VXLAN in GRE", ip(47, &frame(&[0, 0, 0x08, 0x00], &udp(4789, &vxlan(&bridged))))),
-    ]
-}
-
-#[test]
-fn a_tunnel_is_opened_only_if_that_is_asked_for() {
-    let inside = Parser { decapsulate: true };
-    let expected = [ipv4(), ipv6()].map(|packet| parse_whole(LinkType::RawIp, &packet));
-    for (name, packet) in tunnels() {
-        assert_eq!(parse_whole(LinkType::RawIp, &packet), Err(Skipped::Tunnel), "{name}");
-        let opened = inside.parse(LinkType::RawIp, &packet, packet.len() as u32);
-        assert!(expected.contains(&opened), "{name}: {opened:?}");
-        for length in 0..packet.len() - 12 {
-            let cut = inside.parse(LinkType::RawIp, &packet[..length], packet.len() as u32);
-            assert!(cut.is_err(), "{name}, {length} bytes: {cut:?}");
-        }
-        // Of a fragmented tunnel only the first fragment has the inner headers.
-        let mut later = packet;
-        if later[0] >> 4 == 4 {
-            later[7] = 1;
-            let skipped = inside.parse(LinkType::RawIp, &later, 200).unwrap_err();
-            assert!(matches!(skipped, Skipped::Fragment | Skipped::NotTcp), "{name}: {skipped:?}");
-        }
-    }
-    assert_eq!(parse_whole(LinkType::RawIp, &udp(53, &[0; 40])), Err(Skipped::NotTcp));
-    // There is an end to it.
-    let deep = (0..=tunnel::MAX_DEPTH).fold(ipv4(), |packet, _| ip(4, &packet));
-    assert_eq!(inside.parse(LinkType::RawIp, &deep, 200), Err(Skipped::Tunnel));
-    assert!(inside.parse(LinkType::RawIp, &deep[20..], 200).is_ok());
-}
-
-#[test]
-fn link_layers_within_ethernet_are_looked_behind() {
-    let expected = parse_whole(LinkType::RawIp, &ipv4());
-    let snap = [0, 60, 0xaa, 0xaa, 3, 0, 0, 0, 0x08, 0x00];
-    let fabric_path = frame(&[0x89, 0x03, 0, 0x41], &ethernet(&[0x81, 0, 0, 5, 0x08, 0x00], &[]));
-    for (name, header) in [
-        ("PPPoE", &[0x88, 0x64, 0x11, 0, 0, 1, 0, 54, 0x00, 0x21][..]),
-        ("MPLS, two labels", &[0x88, 0x47, 0, 1, 0, 64, 0, 2, 1, 64]),
-        ("LLC/SNAP", &snap),
-        ("FabricPath", &fabric_path),
-    ] {
-        let packet = ethernet(header, &ipv4());
-        assert_eq!(parse_whole(LinkType::Ethernet, &packet), expected, "{name}");
-    }
-    let tagged = frame(&[&[0x81, 0][..], &[0; 18], &[0, 5, 0x08, 0x00]].concat(), &ipv4());
-    assert_eq!(parse_whole(LinkType::LinuxSll2, &tagged), expected, "a tag in a cooked capture");
-    // However often they say that there is another.
-    for layer in [&fabric_path[..16], &snap[..8], &[0x81, 0, 0, 5]] {
-        let endless = ethernet(&layer.repeat(200_000), &ipv4());
-        assert_eq!(parse_whole(LinkType::Ethernet, &endless), Err(Skipped::NotIp));
-    }
-    let llc = ethernet(&[0, 60, 0x42, 0x42, 3], &[0; 40]);
-    assert_eq!(parse_whole(LinkType::Ethernet, &llc), Err(Skipped::NotIp));
-}
-
 proptest! {
     #[test]
     fn no_bytes_panic(
         bytes in proptest::collection::vec(any::<u8>(), 0..200),
         wire_length in any::<u32>(),
+        decapsulate in any::<bool>(),
     ) {
         for link in LINKS {
-            if let Ok(segment) = parse(link, &bytes, wire_length) {
+            let parser = Parser { decapsulate };
+            if let Ok(segment) = parser.parse(link, &bytes, wire_length) {
                 prop_assert!(segment.payload_bytes <= segment.ip_bytes - 40);
             }
         }
