@@ -137,6 +137,11 @@ impl PcapReader {
         }
     }
 
+    /// Whether the next packet has to be read from the source, which may wait.
+    pub fn may_wait(&self) -> bool {
+        self.buffer.is_drained()
+    }
+
     /// Packets left out so far because the pcapng interface they came from has a link layer that is
     /// not supported.
     pub fn unsupported_packets(&self) -> u64 {

@@ -31,6 +31,11 @@ impl Buffer {
         self.offset
     }
 
+    /// Whether the next bytes have to be read first.
+    pub(super) fn is_drained(&self) -> bool {
+        self.start == self.end
+    }
+
     /// The next bytes: `length` at least, unless the file ends before.
     #[inline]
     pub(super) fn at_least(&mut self, length: usize) -> Result<&[u8], PcapError> {

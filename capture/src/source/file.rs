@@ -99,7 +99,9 @@ impl File {
                 bytes: packet.bytes,
                 wire_length: packet.wire_length,
             });
-            worker.show_packets();
+            if n % SHOW_PACKETS == 0 || self.reader.may_wait() {
+                worker.show_packets();
+            }
         }
         Ok(())
     }
@@ -108,6 +110,9 @@ impl File {
 /// Bytes taken from standard input at once, and how many such pieces may wait.
 const PIECE_BYTES: usize = 64 * 1024;
 const PIECES: usize = 4;
+
+/// How often the metric follows while there is something to read.
+const SHOW_PACKETS: u64 = 64;
 
 /// How often a reader that does not wait looks whether it is to stop.
 const STOP_CHECK_PACKETS: u64 = 256;
