@@ -90,6 +90,13 @@ impl Recorder {
 
     /// Takes what workers tell until all of them have ended, or the output has.
     pub(crate) fn run(mut self, mut workers: mpsc::Receiver<Progress>) -> Summary {
+        if matches!(self.queue, Queue::Waiting(_))
+            && let Some(Ok(partitions)) =
+                self.partitions.take().map(oneshot::Receiver::blocking_recv)
+        {
+            // A file waits for its output: nothing of it is folded meanwhile.
+            self.batcher.assign(partitions);
+        }
         while let Some(progress) = workers.blocking_recv() {
             if self.take(progress).is_err() {
                 self.give_up();
