@@ -12,6 +12,10 @@ use crate::state::{Round, Saver};
 
 const MINUTE_US: u64 = 60_000_000;
 
+/// Intervals counted in at most before it is told: a file whose times jump about may have a packet in
+/// each of millions.
+const MAX_INTERVALS: usize = 64;
+
 /// One packet on its way to a flow.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Packet<'a> {
@@ -130,12 +134,6 @@ impl Worker {
 
     fn count_in(&mut self, time_us: u64, packets: u64) {
         let intervals = &mut self.progress.packets_by_interval;
-        if let Some((last, count)) = intervals.last_mut()
-            && last.contains(time_us)
-        {
-            *count += packets;
-            return;
-        }
         match intervals.iter_mut().rev().find(|(interval, _)| interval.contains(time_us)) {
             Some((_, count)) => *count += packets,
             None => intervals.push((self.interval.interval_at(time_us), packets)),
@@ -181,7 +179,10 @@ impl Worker {
             saver.begin(Round::Minute(self.now_us / MINUTE_US));
             saver.step(|from, saved| self.table.save(from, saved));
         }
-        if !self.progress.records.is_empty() || self.now_us >= self.tell_at_us {
+        if !self.progress.records.is_empty()
+            || self.now_us >= self.tell_at_us
+            || self.progress.packets_by_interval.len() >= MAX_INTERVALS
+        {
             self.tell()?;
         }
         Ok(is_done)

@@ -176,3 +176,25 @@ fn what_nobody_takes_in_the_end_is_counted() {
     assert_eq!((summary.records, summary.records_dropped), (10, 0));
     assert_eq!(summary.records_undelivered + placed, summary.records);
 }
+
+/// A file may have a packet in each of millions of intervals, and its time need not go on.
+#[test]
+fn a_worker_tells_before_it_counts_in_too_many_intervals() {
+    let (sender, _batches) = mpsc::channel(100);
+    let mut agent = Agent::new(Queue::Waiting(sender));
+    for second in (1_000..6_000).rev() {
+        while !agent.worker.advance(second * SECOND_US).unwrap() {}
+        agent.worker.packet(Packet {
+            point: agent.point,
+            origin: Origin::Unknown,
+            time_us: second * SECOND_US,
+            link: LinkType::RawIp,
+            bytes: b"not IP",
+            wire_length: 6,
+        });
+    }
+    agent.worker.finish().unwrap();
+    let told: Vec<_> = std::iter::from_fn(|| agent.progress.try_recv().ok()).collect();
+    assert_eq!(told.iter().map(|progress| progress.packets).sum::<u64>(), 5_000);
+    assert!(told.iter().all(|progress| progress.packets_by_interval.len() <= 64));
+}
