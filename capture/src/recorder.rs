@@ -90,12 +90,9 @@ impl Recorder {
 
     /// Takes what workers tell until all of them have ended, or the output has.
     pub(crate) fn run(mut self, mut workers: mpsc::Receiver<Progress>) -> Summary {
-        if matches!(self.queue, Queue::Waiting(_))
-            && let Some(Ok(partitions)) =
-                self.partitions.take().map(oneshot::Receiver::blocking_recv)
-        {
+        if matches!(self.queue, Queue::Waiting(_)) {
             // A file waits for its output: nothing of it is folded meanwhile.
-            self.batcher.assign(partitions);
+            self.wait_for_partitions();
         }
         while let Some(progress) = workers.blocking_recv() {
             if self.take(progress).is_err() {
@@ -167,10 +164,7 @@ impl Recorder {
         self.queue = match self.queue {
             Queue::Passing(sender) | Queue::Waiting(sender) => Queue::Waiting(sender),
         };
-        // If the output ends before it knows, the queue ends with it.
-        if let Some(Ok(partitions)) = self.partitions.take().map(oneshot::Receiver::blocking_recv) {
-            self.batcher.assign(partitions);
-        }
+        self.wait_for_partitions();
         let mut sent = self.send();
         while let Some(report) = self.reports.last(now_us, self.shared.watched()) {
             self.end_interval(report);
@@ -178,6 +172,13 @@ impl Recorder {
         }
         self.give_up();
         self.summary
+    }
+
+    /// If the output ends before it knows their number, the queue ends with it.
+    fn wait_for_partitions(&mut self) {
+        if let Some(Ok(partitions)) = self.partitions.take().map(oneshot::Receiver::blocking_recv) {
+            self.batcher.assign(partitions);
+        }
     }
 
     fn end_interval(&mut self, report: Coverage) {

@@ -60,7 +60,7 @@ impl Flow {
     /// Whether a server has answered, and its client not said that it got that: so it is with forged
     /// sources.
     pub(super) fn is_unconfirmed(&self) -> bool {
-        self.phase != Phase::Free && matches!(self.mark, Mark::SynAck | Mark::FastOpen)
+        self.phase == Phase::Open && matches!(self.mark, Mark::SynAck | Mark::FastOpen)
     }
 
     /// Whose packet it is, before anything is counted.
