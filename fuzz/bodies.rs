@@ -11,22 +11,11 @@ use flowtrail_capture::packet::{Flags, LinkType, Parser, Segment, Skipped};
 use flowtrail_capture::pcap::PcapReader;
 use flowtrail_schema::{Endpoint, FlowRecord, Interface, InterfaceKind, wire};
 
-const LINKS: [LinkType; 8] = [
-    LinkType::Ethernet,
-    LinkType::LinuxSll,
-    LinkType::LinuxSll2,
-    LinkType::Null,
-    LinkType::Loop,
-    LinkType::RawIp,
-    LinkType::Ppp,
-    LinkType::CiscoHdlc,
-];
-
 /// A captured packet: the first byte says the link layer and whether tunnels are opened, the
 /// next two its length on the wire.
 pub fn packet(bytes: &[u8]) {
     let [flags, high, low, frame @ ..] = bytes else { return };
-    let link = LINKS[usize::from(*flags) % LINKS.len()];
+    let link = LinkType::ALL[usize::from(*flags) % LinkType::ALL.len()];
     let wire_length = frame.len() as u32 + u32::from(u16::from_be_bytes([*high, *low]));
     let parser = Parser { decapsulate: flags & 0x80 != 0 };
     let [closed, opened] =

@@ -7,7 +7,8 @@ use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::thread::{JoinHandle, spawn, yield_now};
 use std::time::{Duration, Instant};
 
@@ -93,6 +94,25 @@ fn assert_unprivileged(process: u32, bounded: bool) {
     }
 }
 
+/// An agent in a namespace, started by a prefix command; it sees packets by then.
+fn start(node: &Namespace, prefix: &[&str], program: &Path) -> Child {
+    let admin = SocketAddr::from(([127, 0, 0, 1], 9_464));
+    let agent = Command::new("ip")
+        .args(["netns", "exec", &node.0])
+        .args(prefix)
+        .arg(program)
+        .args(["capture", "--output", "json", "--interval", "1s"])
+        .args(["--admin-listen", &admin.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let asked = node.spawn(move || wait_until("the agent is ready", || is_ready(admin)));
+    asked.join().unwrap();
+    agent
+}
+
 /// An agent started by a prefix command captures a pod that comes later from its first SYN on.
 fn captures_a_new_pod_without_privileges(role: &str, prefix: &[&str], bounded: bool) {
     let (node, pod) = (Namespace::new(role), Namespace::new(&format!("{role}-pod")));
@@ -101,19 +121,7 @@ fn captures_a_new_pod_without_privileges(role: &str, prefix: &[&str], bounded: b
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
     let program = directory.path().join("flowtrail");
     fs::copy(env!("CARGO_BIN_EXE_flowtrail"), &program).unwrap();
-    let admin = SocketAddr::from(([127, 0, 0, 1], 9_464));
-    let agent = Command::new("ip")
-        .args(["netns", "exec", &node.0])
-        .args(prefix)
-        .arg(&program)
-        .args(["capture", "--output", "json", "--interval", "1s"])
-        .args(["--admin-listen", &admin.to_string()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let asked = node.spawn(move || wait_until("the agent is ready", || is_ready(admin)));
-    asked.join().unwrap();
+    let agent = start(&node, prefix, &program);
     assert_unprivileged(agent.id(), bounded);
 
     ip(&format!("-n {} link add vethnew type veth peer name eth0 netns {}", node.0, pod.0));
@@ -131,7 +139,7 @@ fn captures_a_new_pod_without_privileges(role: &str, prefix: &[&str], bounded: b
 
     kill(Pid::from_raw(agent.id().cast_signed()), Signal::SIGTERM).unwrap();
     let output = agent.wait_with_output().unwrap();
-    assert!(output.status.success());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let records: Vec<Value> = String::from_utf8(output.stdout)
         .unwrap()
         .lines()
@@ -171,18 +179,7 @@ fn what_came_before_the_stop_is_read_however_much_it_is() {
     for (namespace, device) in [(&node, "veth0"), (&pod, "eth0")] {
         ip(&format!("-n {} link set {device} up", namespace.0));
     }
-    let admin = SocketAddr::from(([127, 0, 0, 1], 9_465));
-    let agent = Command::new("ip")
-        .args(["netns", "exec", &node.0, env!("CARGO_BIN_EXE_flowtrail")])
-        .args(["capture", "--output", "json", "--interval", "1s", "--interface", "veth0"])
-        .args(["--admin-listen", &admin.to_string()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let asked = node.spawn(move || wait_until("the agent is ready", || is_ready(admin)));
-    asked.join().unwrap();
+    let agent = start(&node, &[], Path::new(env!("CARGO_BIN_EXE_flowtrail")));
 
     let process = Pid::from_raw(agent.id().cast_signed());
     kill(process, Signal::SIGSTOP).unwrap();

@@ -33,6 +33,18 @@ pub(super) enum Network {
 }
 
 impl LinkType {
+    /// Every one.
+    pub const ALL: [Self; 8] = [
+        Self::Ethernet,
+        Self::LinuxSll,
+        Self::LinuxSll2,
+        Self::Null,
+        Self::Loop,
+        Self::RawIp,
+        Self::Ppp,
+        Self::CiscoHdlc,
+    ];
+
     /// The link type of a number in a pcap or pcapng file.
     pub fn from_dlt(number: u32) -> Option<Self> {
         Some(match number {

@@ -9,17 +9,6 @@ use super::*;
 
 mod encapsulations;
 
-const LINKS: [LinkType; 8] = [
-    LinkType::Ethernet,
-    LinkType::LinuxSll,
-    LinkType::LinuxSll2,
-    LinkType::Null,
-    LinkType::Loop,
-    LinkType::RawIp,
-    LinkType::Ppp,
-    LinkType::CiscoHdlc,
-];
-
 /// An IPv4 packet without link layer: SYN, 12 bytes of payload.
 fn ipv4() -> Vec<u8> {
     let mut packet = Vec::new();
@@ -193,7 +182,7 @@ proptest! {
         wire_length in any::<u32>(),
         decapsulate in any::<bool>(),
     ) {
-        for link in LINKS {
+        for link in LinkType::ALL {
             let parser = Parser { decapsulate };
             if let Ok(segment) = parser.parse(link, &bytes, wire_length) {
                 prop_assert!(segment.payload_bytes <= segment.ip_bytes - 40);

@@ -78,10 +78,7 @@ fn answered_late(stage: &Stage) -> Result<()> {
     // 0, 1, 3, 7, 15 and 31 s: the last one comes 16 s after the one before.
     stage.client.sysctl("net.ipv4.tcp_syn_linear_timeouts", "0")?;
     let listener = stage.listen(to)?;
-    stage.wire()?.set(|frame| match frame.to_server && frame.number < 6 {
-        true => lost(),
-        false => at_once(),
-    });
+    stage.wire()?.lose(|frame| frame.to_server && frame.number < 6);
     until_ms(INTERVAL_S, 2_000);
     let recording = stage.record((&stage.client, ETH0), "answered_late", &["tcp"])?;
     let (client, server) = stage.connect(40_001, to, &listener)?;
@@ -94,10 +91,7 @@ fn answered_late(stage: &Stage) -> Result<()> {
 fn syn_retransmission(stage: &Stage) -> Result<()> {
     let to = (SERVER, PORT).into();
     let listener = stage.listen(to)?;
-    stage.wire()?.set(|frame| match frame.to_server && frame.number == 1 {
-        true => lost(),
-        false => at_once(),
-    });
+    stage.wire()?.lose(|frame| frame.to_server && frame.number == 1);
     until_ms(INTERVAL_S, 2_000);
     let recording = stage.record((&stage.client, ETH0), "syn_retransmission", &["tcp"])?;
     let (client, server) = stage.connect(40_001, to, &listener)?;
@@ -110,10 +104,7 @@ fn syn_retransmission(stage: &Stage) -> Result<()> {
 fn synack_retransmission(stage: &Stage) -> Result<()> {
     let to = (SERVER, PORT).into();
     let listener = stage.listen(to)?;
-    stage.wire()?.set(|frame| match !frame.to_server && frame.number == 1 {
-        true => lost(),
-        false => at_once(),
-    });
+    stage.wire()?.lose(|frame| !frame.to_server && frame.number == 1);
     until_ms(INTERVAL_S, 2_000);
     let recording = stage.record((&stage.server, ETH0), "synack_retransmission", &["tcp"])?;
     let (client, server) = stage.connect(40_001, to, &listener)?;

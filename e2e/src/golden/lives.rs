@@ -9,7 +9,6 @@ use socket2::TcpKeepalive;
 use super::Case;
 use super::conversation::{close, exchange, pause_ms, reset, send, until_ms};
 use super::stage::{ETH0, PORT, Path, SERVER, Stage, crafted};
-use super::wire::{at_once, lost};
 
 pub(super) const CASES: &[Case] = &[
     Case::new("midstream", Path::Wire, midstream),
@@ -208,10 +207,7 @@ fn port_reuse_after_crash(stage: &Stage) -> Result<()> {
 fn port_reuse_unanswered(stage: &Stage) -> Result<()> {
     let to = (SERVER, PORT).into();
     let listener = stage.listen(to)?;
-    stage.wire()?.set(|frame| match frame.to_server && frame.number == 1 {
-        true => lost(),
-        false => at_once(),
-    });
+    stage.wire()?.lose(|frame| frame.to_server && frame.number == 1);
     until_ms(INTERVAL_S, 2_000);
     let recording = stage.record((&stage.client, ETH0), "port_reuse_unanswered", &["tcp"])?;
     let first = stage.socket(40_001, to)?;

@@ -91,6 +91,11 @@ impl Wire {
         Ok(Self { policy })
     }
 
+    /// Loses some of what comes from now on; the rest passes at once.
+    pub(super) fn lose(&self, which: impl Fn(&Frame) -> bool + Send + 'static) {
+        self.set(move |frame| if which(frame) { lost() } else { at_once() });
+    }
+
     /// Decides anew on what comes from now on.
     pub(super) fn set(&self, policy: impl FnMut(&Frame) -> Deliveries + Send + 'static) {
         *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(policy);
