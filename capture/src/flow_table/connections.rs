@@ -198,10 +198,10 @@ impl FlowTable {
             flow.delta.joined = true;
         }
         flow.set_counted(interval);
-        if flow.is_unconfirmed() {
+        self.slots.move_to(slot, Phase::Open);
+        if self.slots[slot].is_unconfirmed() {
             self.unconfirmed.push(slot);
         }
-        self.slots.move_to(slot, Phase::Open);
         self.identify(slot);
         if segment.flags.syn {
             let flow = &self.slots[slot];
