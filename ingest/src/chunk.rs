@@ -12,7 +12,7 @@ use flowtrail_schema::{Coverage, FlowBatch, FlowRecord};
 
 use crate::admission::intervals;
 use crate::row::{micros, seconds};
-use crate::source::Envelope;
+use crate::source::{Envelope, Pending};
 
 /// Messages in a chunk, at most: `deliveries` lists them all in one row. One more begins another.
 const MAX_MESSAGES: u64 = 10_000;
@@ -45,11 +45,15 @@ pub(crate) struct Chunk {
     /// Rejects by reason, of whole messages and of records.
     pub(crate) rejected: BTreeMap<String, u64>,
     pub(crate) duplicates: u64,
+    /// Messages in it.
+    messages: u64,
     /// Offsets that Kafka left out, being past its retention.
     pub(crate) lost: u64,
     /// Earliest and latest interval's start, seconds since the epoch.
     span_s: Option<(u64, u64)>,
     hash: u64,
+    /// What it was when another process began it: something of it may be in the tables.
+    pub(crate) begun_as: Option<Pending>,
 }
 
 /// A batch that was accepted, its records decided.
@@ -73,35 +77,44 @@ pub(crate) struct Decided {
 }
 
 impl Chunk {
-    /// An empty chunk that begins with a message.
-    pub(crate) fn begin(envelope: &Envelope) -> Self {
+    /// An empty chunk.
+    pub(crate) fn begin(partition: u32, start: u64) -> Self {
         Self {
-            id: ChunkId { partition: envelope.partition, start: envelope.offset },
-            end: envelope.offset,
+            id: ChunkId { partition, start },
+            end: start,
             begun: Instant::now(),
             batches: Vec::new(),
             rows: 0,
             addresses: 0,
             rejected: BTreeMap::new(),
             duplicates: 0,
+            messages: 0,
             lost: 0,
             span_s: None,
             hash: FNV_OFFSET,
+            begun_as: None,
         }
     }
 
-    /// Whether a batch may join: its days are near those of the others, and its offset comes next.
-    pub(crate) fn takes(&self, envelope: &Envelope, batch: Option<&FlowBatch>) -> bool {
+    /// Whether a batch may join: its days are near those of the others.
+    pub(crate) fn takes(&self, batch: Option<&FlowBatch>) -> bool {
         let span = batch.and_then(span_s).and_then(|span| widened(self.span_s, Some(span)));
         span.is_none_or(|(earliest, latest)| latest - earliest <= MAX_SPAN_S)
-            && envelope.offset >= self.end
-            && self.end - self.id.start < MAX_MESSAGES
+            && self.messages < MAX_MESSAGES
     }
 
-    /// Takes in a message, whatever becomes of what is in it.
+    /// Takes in the next message, whatever becomes of what is in it.
     pub(crate) fn extend(&mut self, envelope: &Envelope) {
+        self.lose_until(envelope.offset);
+        self.messages += 1;
         self.end = envelope.offset + 1;
         self.hash = fnv1a(self.hash, &envelope.payload);
+    }
+
+    /// Kafka has nothing before an offset that would belong here.
+    pub(crate) fn lose_until(&mut self, offset: u64) {
+        self.lost += offset.saturating_sub(self.end);
+        self.end = self.end.max(offset);
     }
 
     /// Counts something rejected.
@@ -126,10 +139,21 @@ impl Chunk {
         self.rows >= rows || self.addresses >= MAX_ADDRESSES
     }
 
+    /// What it is, for whoever must do it again.
+    pub(crate) fn pending(&self) -> Pending {
+        self.begun_as.unwrap_or(Pending { end: self.end, hash: self.hash })
+    }
+
+    /// Whether its messages are those that it was begun with.
+    pub(crate) fn is_as_begun(&self) -> bool {
+        self.begun_as.is_none_or(|begun| (begun.end, begun.hash) == (self.end, self.hash))
+    }
+
     /// The deduplication token: the same for the same messages, whoever inserts them when.
-    pub(crate) fn token(&self, topic_id: &str) -> String {
+    fn token(&self, topic_id: &str) -> String {
         let ChunkId { partition, start } = self.id;
-        format!("{topic_id}/{partition}/{start}-{}/{:016x}", self.end, self.hash)
+        let Pending { end, hash } = self.pending();
+        format!("{topic_id}/{partition}/{start}-{end}/{hash:016x}")
     }
 
     /// The chunk's row of `deliveries`.

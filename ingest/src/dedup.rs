@@ -6,6 +6,8 @@ use std::sync::Arc;
 use flowtrail_schema::FlowBatch;
 use prometheus_client::metrics::counter::Counter;
 
+use crate::journal::Numbers;
+
 /// Agent processes remembered for each partition, at most: Kubernetes supports 5,000 nodes; this
 /// allows three restarts of each. Beyond it the one that came first is forgotten and counted: batches
 /// of it that Kafka delivers again would pass.
@@ -38,6 +40,22 @@ impl Dedup {
     /// Whether the batch comes for the first time; from then on it does not.
     pub(crate) fn first_time(&mut self, batch: &FlowBatch) -> bool {
         let sender = (Arc::clone(&batch.agent), batch.agent_start_us, batch.partition);
+        let (ranges, forgotten) = self.ranges(sender);
+        let new = insert(ranges, batch.sequence, batch.sequence);
+        if ranges.len() > MAX_GAPS {
+            ranges.pop_first();
+            forgotten.inc();
+        }
+        new
+    }
+
+    /// Takes in what was seen before this process began.
+    pub(crate) fn restore(&mut self, partition: u32, numbers: &Numbers) {
+        let sender = (numbers.agent.as_str().into(), numbers.agent_start_us, partition);
+        insert(self.ranges(sender).0, numbers.first, numbers.last);
+    }
+
+    fn ranges(&mut self, sender: Sender) -> (&mut Ranges, &Counter) {
         if !self.senders.contains_key(&sender) {
             if self.senders.len() >= MAX_AGENTS
                 && let Some(first) = self.order.pop_front()
@@ -47,28 +65,23 @@ impl Dedup {
             }
             self.order.push_back(sender.clone());
         }
-        let ranges = self.senders.entry(sender).or_default();
-        let new = insert(ranges, batch.sequence);
-        if ranges.len() > MAX_GAPS {
-            ranges.pop_first();
-            self.forgotten.inc();
-        }
-        new
+        (self.senders.entry(sender).or_default(), &self.forgotten)
     }
 }
 
-/// Adds a number; false if it is there.
-fn insert(ranges: &mut Ranges, number: u64) -> bool {
-    let below = ranges.range(..=number).next_back().map(|(first, last)| (*first, *last));
-    if below.is_some_and(|(_, last)| last >= number) {
+/// Adds the numbers `first` to `last`, none of which may be in a range that begins among them; false
+/// if the first is there.
+fn insert(ranges: &mut Ranges, first: u64, last: u64) -> bool {
+    let below = ranges.range(..=first).next_back().map(|(first, last)| (*first, *last));
+    if below.is_some_and(|(_, last)| last >= first) {
         return false;
     }
-    let first = match below {
-        Some((first, last)) if last + 1 == number => first,
-        _ => number,
+    let start = match below {
+        Some((start, end)) if end + 1 == first => start,
+        _ => first,
     };
-    let above = number.checked_add(1).and_then(|next| ranges.remove(&next));
-    ranges.insert(first, above.unwrap_or(number));
+    let above = last.checked_add(1).and_then(|next| ranges.remove(&next));
+    ranges.insert(start, above.unwrap_or(last));
     true
 }
 
@@ -103,6 +116,18 @@ mod tests {
     }
 
     #[test]
+    fn what_an_earlier_process_saw_is_not_new() {
+        let mut dedup = Dedup::default();
+        for (first, last) in [(0, 3), (6, 9)] {
+            dedup.restore(0, &Numbers { agent: "a".to_owned(), agent_start_us: 1, first, last });
+        }
+        let new = |dedup: &mut Dedup, sequence| dedup.first_time(&batch("a", 1, sequence));
+        let seen: Vec<bool> = (0..12).map(|sequence| new(&mut dedup, sequence)).collect();
+        let expected = [0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 1].map(|new| new == 1);
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
     fn memory_is_bounded_by_agents_and_gaps() {
         let forgotten = Counter::default();
         let mut dedup = Dedup::new(forgotten.clone());
@@ -122,7 +147,7 @@ mod tests {
         fn ranges_are_a_set(numbers in proptest::collection::vec(0_u64..40, 0..80), last: bool) {
             let (mut ranges, mut naive) = (Ranges::default(), HashSet::new());
             for number in numbers.into_iter().chain(last.then_some(u64::MAX)) {
-                prop_assert_eq!(insert(&mut ranges, number), naive.insert(number));
+                prop_assert_eq!(insert(&mut ranges, number, number), naive.insert(number));
             }
             let held: usize = ranges.iter().map(|(first, last)| (last - first + 1) as usize).sum();
             prop_assert_eq!(held, naive.len());

@@ -12,20 +12,27 @@ use crate::chunk::{Accepted, Chunk, Decided};
 use crate::connections::{Connections, MAX_CONNECTIONS};
 use crate::dedup::Dedup;
 use crate::identity::IdentityIndex;
+use crate::journal::Past;
 use crate::metrics::IngestMetrics;
 use crate::naming::{directed, named};
+use crate::position::Position;
 use crate::primary::{Announcements, is_primary, is_primary_summary};
 use crate::row::{coverage_row, flow_row};
-use crate::source::{Envelope, Topic};
+use crate::source::{Envelope, Pending, Topic};
 use crate::writer::Rows;
 
 /// One partition's state.
 pub(crate) struct Partition {
+    number: u32,
     dedup: Dedup,
     announced: Announcements,
     connections: Connections,
-    /// First offset that was not read yet, once one was.
-    next_offset: Option<u64>,
+    /// What comes before is read once more, for the announcements in it.
+    recalled_until: u64,
+    /// First offset that no chunk has taken yet.
+    next_offset: u64,
+    /// The chunk at `next_offset` that an earlier process began: the same messages must be in it again.
+    pending: Option<Pending>,
     chunk: Option<Chunk>,
     /// Chunks that are cut and wait to be written: written before another message is read, so two
     /// at most.
@@ -33,16 +40,39 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
-    /// A partition that nothing is known of yet.
-    pub(crate) fn new(metrics: &IngestMetrics) -> Self {
-        Self {
+    /// A partition as it was left.
+    pub(crate) fn restored(
+        number: u32,
+        position: Position,
+        past: Past,
+        metrics: &IngestMetrics,
+    ) -> Self {
+        let mut partition = Self {
+            number,
             dedup: Dedup::new(metrics.overflow("batch_numbers")),
             announced: Announcements::new(metrics.overflow("announcements")),
             connections: Connections::new(MAX_CONNECTIONS, metrics.overflow("connections")),
-            next_offset: None,
+            recalled_until: position.next,
+            next_offset: position.next,
+            pending: position.pending,
             chunk: None,
             cut: VecDeque::new(),
+        };
+        past.numbers.iter().for_each(|numbers| partition.dedup.restore(number, numbers));
+        for observation in past.connections {
+            partition.connections.restore(observation);
         }
+        partition
+    }
+
+    /// Whether a message was dealt with before this process began, and is read for what it announces.
+    pub(crate) fn is_recalled(&self, envelope: &Envelope) -> bool {
+        envelope.offset < self.recalled_until
+    }
+
+    /// Takes in what a message of the past announces.
+    pub(crate) fn recall(&mut self, batch: &FlowBatch) {
+        self.announced.renew(batch);
     }
 
     /// The chunk that a message goes to.
@@ -51,23 +81,31 @@ impl Partition {
         envelope: &Envelope,
         batch: Option<&FlowBatch>,
     ) -> &mut Chunk {
-        if self.chunk.as_ref().is_some_and(|chunk| !chunk.takes(envelope, batch)) {
-            self.cut_now();
-        }
-        let chunk = self.chunk.get_or_insert_with(|| Chunk::begin(envelope));
-        chunk.extend(envelope);
-        let expected = self.next_offset.replace(envelope.offset + 1);
         // Nothing in the topic is compacted or transactional, so its offsets have no gaps of their own.
-        let lost = expected.map_or(0, |expected| envelope.offset.saturating_sub(expected));
-        if lost > 0 {
+        if envelope.offset > self.next_offset {
             warn!(
                 envelope.partition,
-                envelope.offset,
-                lost,
+                from = self.next_offset,
+                to = envelope.offset,
                 "kafka no longer has these messages: its retention is shorter than the lag"
             );
-            chunk.lost += lost;
         }
+        if let Some(Pending { end, .. }) = self.pending
+            && envelope.offset >= end
+        {
+            let (number, start) = (self.number, self.next_offset);
+            let chunk = self.chunk.get_or_insert_with(|| Chunk::begin(number, start));
+            chunk.lose_until(end);
+            self.next_offset = end;
+            self.cut_now();
+        }
+        if self.pending.is_none() && self.chunk.as_ref().is_some_and(|chunk| !chunk.takes(batch)) {
+            self.cut_now();
+        }
+        let (number, start) = (self.number, self.next_offset);
+        self.next_offset = envelope.offset + 1;
+        let chunk = self.chunk.get_or_insert_with(|| Chunk::begin(number, start));
+        chunk.extend(envelope);
         chunk
     }
 
@@ -119,9 +157,9 @@ impl Partition {
         };
         for batch in &chunk.batches {
             for Decided { record, primary } in &batch.records {
-                rows.flows.push(self.row(record, *primary, batch, chunk, index));
+                rows.flows.push(self.row(record, *primary, batch, topic, chunk, index));
             }
-            let reports = batch.coverage.iter().map(|report| coverage_row(report, batch, chunk.id));
+            let reports = batch.coverage.iter().map(|report| coverage_row(report, batch, topic, chunk.id));
             rows.coverage.extend(reports);
         }
         rows
@@ -132,6 +170,7 @@ impl Partition {
         record: &FlowRecord,
         primary: bool,
         batch: &Accepted,
+        topic: &Topic,
         chunk: &Chunk,
         index: &IdentityIndex,
     ) -> flowtrail_schema::row::FlowRow {
@@ -141,25 +180,41 @@ impl Partition {
             if single { self.connections.find(record, &batch.agent) } else { None };
         let record = directed(record, &batch.node, connection.as_deref_mut(), index);
         let names = named(&record, &batch.node, connection, index);
-        flow_row(&record, &names, primary, batch, chunk.id)
+        flow_row(&record, &names, primary, batch, topic, chunk.id)
     }
 
     /// When the chunk in hand must be cut, whatever is in it.
     pub(crate) fn due(&self, chunk_time: Duration) -> Option<Instant> {
-        self.chunk.as_ref().map(|chunk| chunk.begun + chunk_time)
+        let chunk = self.chunk.as_ref().filter(|_| self.pending.is_none());
+        chunk.map(|chunk| chunk.begun + chunk_time)
     }
 
-    /// Cuts the chunk in hand if it is full or its time is over.
+    /// Cuts the chunk in hand if it is full or its time is over; one that was begun before, if it is
+    /// what it was then.
     pub(crate) fn cut_if(&mut self, rows: usize, time: Duration) {
-        let full = |chunk: &Chunk| chunk.is_full(rows) || chunk.begun.elapsed() >= time;
-        if self.chunk.as_ref().is_some_and(full) {
+        let due = self.chunk.as_ref().is_some_and(|chunk| match self.pending {
+            Some(pending) => chunk.end >= pending.end,
+            None => chunk.is_full(rows) || chunk.begun.elapsed() >= time,
+        });
+        if due {
             self.cut_now();
         }
     }
 
-    /// Cuts the chunk in hand.
-    pub(crate) fn cut_now(&mut self) {
-        self.cut.extend(self.chunk.take());
+    /// Cuts the chunk in hand; one that was begun before and is not complete yet is left to whoever
+    /// comes after.
+    pub(crate) fn cut_last(&mut self) {
+        match self.pending {
+            Some(_) => self.chunk = None,
+            None => self.cut_now(),
+        }
+    }
+
+    fn cut_now(&mut self) {
+        if let Some(mut chunk) = self.chunk.take() {
+            chunk.begun_as = self.pending.take();
+            self.cut.push_back(chunk);
+        }
     }
 
     /// The next chunk to write.

@@ -4,7 +4,7 @@
 //! read while a chunk is being written.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
@@ -17,8 +17,15 @@ use crate::error::IngestError;
 use crate::metrics::IngestMetrics;
 use crate::names::Names;
 use crate::partition::Partition;
-use crate::source::{Envelope, Feed};
+use crate::position::position;
+use crate::source::{Envelope, Event, Feed, Lost};
 use crate::writer::{Abandoned, Writer};
+
+/// Pause after the first failure to take partitions over; it doubles with each further one.
+const TAKE_OVER_RETRY: Duration = Duration::from_millis(200);
+
+/// Longest such pause: how long after Kafka and ClickHouse are back ingest may still wait.
+const LONGEST_TAKE_OVER_RETRY: Duration = Duration::from_secs(10);
 
 /// What ingest did between start and end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,18 +77,19 @@ impl Pipeline {
     async fn read_and_write(&mut self) -> Result<Result<(), Abandoned>, IngestError> {
         loop {
             let due = self.partitions.values().filter_map(|p| p.due(self.config.chunk_time)).min();
-            let next = tokio::select! {
+            let event = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
-                () = at(due) => Next::ChunkDue,
-                envelope = self.feed.next() => match envelope? {
-                    Some(envelope) => Next::Message(envelope),
-                    None => break,
-                },
+                () = at(due) => None,
+                event = self.feed.next() => Some(event?),
             };
-            self.drop_revoked();
-            if let Next::Message(envelope) = next {
-                self.read(envelope);
+            match event {
+                Some(Event::Message(envelope)) => self.read(envelope),
+                Some(Event::Assigned(partitions)) => self.take_over(&partitions).await?,
+                Some(Event::Revoked(partitions)) => self.hand_over(&partitions),
+                Some(Event::End) => break,
+                // A chunk is due.
+                None => {}
             }
             let (rows, time) = (self.config.chunk_rows.get(), self.config.chunk_time);
             self.partitions.values_mut().for_each(|partition| partition.cut_if(rows, time));
@@ -89,21 +97,22 @@ impl Pipeline {
                 return Ok(Err(Abandoned));
             }
         }
-        self.drop_revoked();
-        self.partitions.values_mut().for_each(Partition::cut_now);
+        self.partitions.values_mut().for_each(Partition::cut_last);
         Ok(self.write_cut().await)
     }
 
     /// Envelope → batch, once → records, decided → chunk.
     fn read(&mut self, envelope: Envelope) {
-        self.summary.messages += 1;
         let topic = self.feed.topic();
-        let partition = self
-            .partitions
-            .entry(envelope.partition)
-            .or_insert_with(|| Partition::new(&self.metrics));
-
+        // Else it was handed over while the message was on its way.
+        let Some(partition) = self.partitions.get_mut(&envelope.partition) else { return };
         let (batch, rejects) = admit(&envelope.payload);
+        if partition.is_recalled(&envelope) {
+            self.metrics.message("recalled");
+            batch.iter().for_each(|batch| partition.recall(batch));
+            return;
+        }
+        self.summary.messages += 1;
         let first_time = batch.as_ref().is_some_and(|batch| partition.first_time(batch));
         let chunk = partition.chunk_for(&envelope, batch.as_ref());
         match batch {
@@ -129,35 +138,95 @@ impl Pipeline {
         }
     }
 
-    /// Chunks → named rows → tables → commit.
+    /// Chunks → begun → named rows → tables → finished.
     async fn write_cut(&mut self) -> Result<(), Abandoned> {
+        let mut lost = Vec::new();
         for (number, partition) in &mut self.partitions {
             while let Some(chunk) = partition.next_cut() {
+                let (start, pending) = (chunk.id.start, chunk.pending());
+                if let Err(Lost) = self.feed.begin(*number, start, pending, &self.stop).await {
+                    lost.push(*number);
+                    break;
+                }
                 let rows = partition.rows(&chunk, self.feed.topic(), &self.names.read());
-                self.writer.write(&rows, &self.stop).await?;
-                self.feed.commit(*number, chunk.end).await;
+                if chunk.begun_as.is_some() {
+                    self.writer.redo(rows, chunk.is_as_begun(), &self.stop).await?;
+                } else {
+                    self.writer.write(&rows, &self.stop).await?;
+                }
+                self.feed.finish(*number, chunk.end).await;
                 count(&mut self.summary, &self.metrics, &chunk);
             }
         }
+        self.hand_over(&lost);
         Ok(())
     }
 
-    /// Forgets partitions that another consumer reads now: it begins at the last commit.
-    fn drop_revoked(&mut self) {
-        for partition in self.feed.take_revoked() {
-            if self.partitions.remove(&partition).is_some() {
-                info!(
-                    partition,
-                    "partition handed over, what was in hand of it is read again there"
-                );
+    /// Takes partitions over as they were left: state from the tables, then messages.
+    async fn take_over(&mut self, partitions: &[u32]) -> Result<(), IngestError> {
+        self.partitions.retain(|number, _| !partitions.contains(number));
+        let mut pause = TAKE_OVER_RETRY;
+        loop {
+            let problem = match self.restored(partitions).await {
+                Ok(restored) => {
+                    let offsets: Vec<_> = restored.iter().map(|(_, from)| *from).collect();
+                    self.feed.read_from(&offsets)?;
+                    let numbered = restored.into_iter().map(|(partition, (number, _))| (number, partition));
+                    self.partitions.extend(numbered);
+                    return Ok(());
+                }
+                Err(problem) => problem,
+            };
+            warn!(?partitions, problem, "cannot take partitions over yet, trying again");
+            self.metrics.source_failures.inc();
+            if self.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return Ok(());
+            }
+            pause = (pause * 2).min(LONGEST_TAKE_OVER_RETRY);
+        }
+    }
+
+    /// Each partition, its number and the offset to read from.
+    async fn restored(
+        &mut self,
+        partitions: &[u32],
+    ) -> Result<Vec<(Partition, (u32, u64))>, String> {
+        let offered = self.feed.offered(partitions).await?;
+        let topic = self.feed.topic();
+        let mut restored = Vec::with_capacity(partitions.len());
+        for (number, offered) in offered {
+            let journal = self.writer.journal();
+            let past = async {
+                let delivered = journal.delivered(&topic.id, number).await?;
+                let position = position(number, &offered, &topic.id, delivered);
+                Ok((position, journal.past(&topic.id, number, position.next).await?))
+            };
+            let past: Result<_, clickhouse::error::Error> = past.await;
+            let (position, past) = past.map_err(|error| error.to_string())?;
+            let from = past.recall_from.unwrap_or(position.next).max(offered.low);
+            info!(
+                partition = number,
+                next = position.next,
+                from,
+                lag = offered.high.saturating_sub(position.next),
+                begun = position.pending.is_some(),
+                connections = past.connections.len(),
+                "partition taken over"
+            );
+            let partition = Partition::restored(number, position, past, &self.metrics);
+            restored.push((partition, (number, from)));
+        }
+        Ok(restored)
+    }
+
+    /// Forgets partitions that another consumer reads now: what was in hand of them is its to insert.
+    fn hand_over(&mut self, partitions: &[u32]) {
+        for partition in partitions {
+            if self.partitions.remove(partition).is_some() {
+                info!(partition, "partition handed over");
             }
         }
     }
-}
-
-enum Next {
-    Message(Envelope),
-    ChunkDue,
 }
 
 /// Sleeps until an instant, or for ever.

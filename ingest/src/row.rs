@@ -7,6 +7,7 @@ use flowtrail_schema::{Coverage, FlowRecord};
 
 use crate::chunk::{Accepted, ChunkId};
 use crate::naming::ConnectionNames;
+use crate::source::Topic;
 
 /// The row of a record.
 pub(crate) fn flow_row(
@@ -14,6 +15,7 @@ pub(crate) fn flow_row(
     names: &ConnectionNames,
     primary: bool,
     batch: &Accepted,
+    topic: &Topic,
     chunk: ChunkId,
 ) -> FlowRow {
     let ConnectionNames { client, server, service } = names;
@@ -105,13 +107,19 @@ pub(crate) fn flow_row(
         duration_count: record.duration.count,
         duration_max_us: record.duration.max_us,
 
+        topic_id: topic.id.clone(),
         partition: chunk.partition,
         chunk_start: chunk.start,
     }
 }
 
 /// The row of an agent's report on one interval.
-pub(crate) fn coverage_row(report: &Coverage, batch: &Accepted, chunk: ChunkId) -> CoverageRow {
+pub(crate) fn coverage_row(
+    report: &Coverage,
+    batch: &Accepted,
+    topic: &Topic,
+    chunk: ChunkId,
+) -> CoverageRow {
     CoverageRow {
         interval_start: seconds(report.interval.start_s()),
         interval_s: seconds_short(report.interval.length().seconds()),
@@ -125,6 +133,7 @@ pub(crate) fn coverage_row(report: &Coverage, batch: &Accepted, chunk: ChunkId) 
         records_emitted: report.records_emitted,
         records_dropped: report.records_dropped,
         announced_addresses: batch.announced_addresses.iter().copied().map(mapped).collect(),
+        topic_id: topic.id.clone(),
         partition: chunk.partition,
         chunk_start: chunk.start,
     }

@@ -3,6 +3,8 @@
 mod channel;
 mod kafka;
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use flowtrail_schema::topic::Message;
 use flowtrail_service::kafka::KafkaArgs;
@@ -14,6 +16,7 @@ use crate::metrics::IngestMetrics;
 use channel::ChannelFeed;
 use kafka::KafkaFeed;
 pub use kafka::KafkaSourceArgs;
+pub(crate) use kafka::{Mark, Pending};
 
 /// Where ingest is to read from.
 #[derive(Debug)]
@@ -44,8 +47,36 @@ pub(crate) struct Envelope {
     pub(crate) payload: Bytes,
 }
 
+/// What a source has to say.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The next message of a partition that is read.
+    Message(Envelope),
+    /// Partitions to read from now on; what was in hand of them is void.
+    Assigned(Vec<u32>),
+    /// Partitions that are another's: what is in hand of them is its to insert.
+    Revoked(Vec<u32>),
+    /// There will be no more.
+    End,
+}
+
+/// What Kafka has of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Offered {
+    /// The group's offset, and what it says about itself; `None` there if Flowtrail did not commit it.
+    pub(crate) committed: Option<(u64, Option<Mark>)>,
+    /// First offset that is there.
+    pub(crate) low: u64,
+    /// First offset that is not there yet.
+    pub(crate) high: u64,
+}
+
+/// The partition is no longer this process's, or it is to stop.
+#[derive(Debug)]
+pub(crate) struct Lost;
+
 /// The log that messages are read from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Topic {
     pub(crate) name: String,
     /// Tells it from another log of the same name.
@@ -55,7 +86,7 @@ pub(crate) struct Topic {
 
 /// An open source.
 pub(crate) enum Feed {
-    Kafka(KafkaFeed),
+    Kafka(Box<KafkaFeed>),
     Channel(ChannelFeed),
 }
 
@@ -68,7 +99,8 @@ impl Source {
     ) -> Result<Option<Feed>, IngestError> {
         Ok(match self {
             Self::Kafka { kafka, consumer } => {
-                KafkaFeed::open(&kafka, &consumer, metrics, shutdown).await?.map(Feed::Kafka)
+                let feed = KafkaFeed::open(&kafka, &consumer, metrics, shutdown).await?;
+                feed.map(Box::new).map(Feed::Kafka)
             }
             Self::Channel { receiver, topic_id, partitions } => {
                 Some(Feed::Channel(ChannelFeed::new(receiver, topic_id, partitions)))
@@ -78,27 +110,65 @@ impl Source {
 }
 
 impl Feed {
-    /// The next message, or `None` when there will be no more. Loses nothing if it is cancelled.
-    pub(crate) async fn next(&mut self) -> Result<Option<Envelope>, IngestError> {
+    /// What comes next. Loses nothing if it is cancelled.
+    pub(crate) async fn next(&mut self) -> Result<Event, IngestError> {
         match self {
-            Self::Kafka(feed) => feed.next().await.map(Some),
+            Self::Kafka(feed) => feed.next().await,
             Self::Channel(feed) => Ok(feed.next().await),
         }
     }
 
-    /// Partitions that another consumer has taken over since the last call: what is in hand of them
-    /// is its to insert.
-    pub(crate) fn take_revoked(&mut self) -> Vec<u32> {
+    /// What there is of partitions that were assigned, and where they were left.
+    ///
+    /// # Errors
+    /// If Kafka does not tell now.
+    pub(crate) async fn offered(
+        &mut self,
+        partitions: &[u32],
+    ) -> Result<BTreeMap<u32, Offered>, String> {
         match self {
-            Self::Kafka(feed) => feed.take_revoked(),
-            Self::Channel(_) => Vec::new(),
+            Self::Kafka(feed) => feed.offered(partitions).await,
+            Self::Channel(_) => {
+                let new = Offered { committed: None, low: 0, high: 0 };
+                Ok(partitions.iter().map(|partition| (*partition, new.clone())).collect())
+            }
+        }
+    }
+
+    /// Reads partitions that were assigned, each from an offset on.
+    ///
+    /// # Errors
+    /// If librdkafka refuses.
+    pub(crate) fn read_from(&mut self, offsets: &[(u32, u64)]) -> Result<(), IngestError> {
+        match self {
+            Self::Kafka(feed) => feed.read_from(offsets).map_err(IngestError::Kafka),
+            Self::Channel(_) => Ok(()),
+        }
+    }
+
+    /// A chunk of a partition is about to be inserted: from now on whoever reads the partition knows
+    /// which one. If not, nothing of it may be inserted.
+    pub(crate) async fn begin(
+        &self,
+        partition: u32,
+        start: u64,
+        pending: Pending,
+        stop: &CancellationToken,
+    ) -> Result<(), Lost> {
+        match self {
+            Self::Kafka(feed) => {
+                let mark = Mark { topic_id: feed.topic().id.clone(), pending: Some(pending) };
+                feed.begin(partition, start, &mark, stop).await
+            }
+            // Nobody else could read it.
+            Self::Channel(_) => Ok(()),
         }
     }
 
     /// Everything of a partition before `offset` is in the tables.
-    pub(crate) async fn commit(&mut self, partition: u32, offset: u64) {
+    pub(crate) async fn finish(&self, partition: u32, offset: u64) {
         match self {
-            Self::Kafka(feed) => feed.commit(partition, offset).await,
+            Self::Kafka(feed) => feed.finish(partition, offset).await,
             // Nobody could deliver it again.
             Self::Channel(_) => {}
         }

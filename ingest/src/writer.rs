@@ -1,6 +1,7 @@
 //! A chunk into ClickHouse: flows, then coverage, then deliveries, each as one block under the chunk's
 //! token. Retried until it is done: ingest never drops, it lags.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use clickhouse::error::Error;
@@ -12,6 +13,8 @@ use flowtrail_service::telemetry::Seldom;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::chunk::ChunkId;
+use crate::journal::Journal;
 use crate::metrics::IngestMetrics;
 
 /// Pause after the first failure; it doubles with each further one.
@@ -32,6 +35,23 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(20);
 /// Largest block that an insert is made of, in rows: above every chunk, so that each is one block.
 const MAX_BLOCK_ROWS: &str = "1048449";
 
+/// Settings of every insert: a chunk is one block, so that its token tells all of it; and a repeated
+/// token is told by each view's table too, so that a view which failed is completed and no other grows.
+const SETTINGS: [(&str, &str); 9] = [
+    ("async_insert", "0"),
+    ("insert_deduplicate", "1"),
+    ("deduplicate_blocks_in_dependent_materialized_views", "1"),
+    ("materialized_views_ignore_errors", "0"),
+    ("max_insert_threads", "1"),
+    ("max_insert_block_size", MAX_BLOCK_ROWS),
+    ("min_insert_block_size_rows", MAX_BLOCK_ROWS),
+    ("min_insert_block_size_bytes", "0"),
+    ("max_execution_time", "240"),
+];
+
+/// The tables in the order they are written.
+const TABLES: [&str; 3] = ["flows", "coverage", "deliveries"];
+
 /// Everything that a chunk becomes.
 #[derive(Debug)]
 pub(crate) struct Rows {
@@ -47,9 +67,13 @@ pub(crate) struct Abandoned;
 /// Inserts chunks.
 pub(crate) struct Writer {
     client: Client,
+    journal: Journal,
     ready: ReadinessPart,
     metrics: IngestMetrics,
 }
+
+/// What failed, and how.
+type Failure = (&'static str, Error);
 
 impl Writer {
     /// A writer to a store whose schema was checked.
@@ -58,7 +82,12 @@ impl Writer {
         ready: ReadinessPart,
         metrics: IngestMetrics,
     ) -> Self {
-        Self { client: store.client(), ready, metrics }
+        Self { client: store.client(), journal: Journal::new(store), ready, metrics }
+    }
+
+    /// What the tables tell of the past.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// Inserts a chunk, retrying for as long as it takes; gives up only when told so.
@@ -67,36 +96,12 @@ impl Writer {
         rows: &Rows,
         give_up: &CancellationToken,
     ) -> Result<(), Abandoned> {
-        let begun = Instant::now();
-        let (mut pause, mut retried, failure_log) = (FIRST_PAUSE, false, Seldom::default());
-        let too_long = async {
-            give_up.cancelled().await;
-            tokio::time::sleep(FINISH_TIMEOUT).await;
-        };
-        tokio::pin!(too_long);
-        loop {
-            let attempt = tokio::select! {
-                biased;
-                attempt = self.write_once(rows) => attempt,
-                () = &mut too_long => return Err(Abandoned),
-            };
-            let Err((table, error)) = attempt else { break };
-            self.ready.set(false);
-            self.metrics.insert_failed(table);
-            retried = true;
-            if failure_log.is_due() {
-                warn!(table, %error, "insert failed, retrying until it succeeds; reading waits");
-            }
-            if give_up.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                return Err(Abandoned);
-            }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+        let mut attempts = Attempts::new(self, give_up);
+        while let Err(failure) = attempts.run(self.write_once(rows)).await? {
+            attempts.failed(failure).await?;
         }
-        if retried {
-            info!(seconds = begun.elapsed().as_secs(), "insert succeeded after retries");
-        }
-        self.ready.set(true);
-        self.metrics.insert_seconds.observe(begun.elapsed().as_secs_f64());
+        self.metrics.insert_seconds.observe(attempts.begun.elapsed().as_secs_f64());
+        attempts.succeeded();
         self.metrics.chunks.inc();
         self.metrics.inserted("flows", rows.flows.len() as u64);
         self.metrics.inserted("coverage", rows.coverage.len() as u64);
@@ -104,20 +109,71 @@ impl Writer {
         Ok(())
     }
 
-    /// One attempt at all three tables; what an earlier attempt inserted is told by the token.
-    async fn write_once(&self, rows: &Rows) -> Result<(), (&'static str, Error)> {
-        let token = &rows.delivery.token;
-        self.insert("flows", &rows.flows, token).await?;
-        self.insert("coverage", &rows.coverage, token).await?;
-        self.insert("deliveries", std::slice::from_ref(&rows.delivery), token).await
+    /// Inserts a chunk that another process may have begun: what it has written stays as it is, names
+    /// among it, and is completed.
+    pub(crate) async fn redo(
+        &self,
+        mut rows: Rows,
+        as_begun: bool,
+        give_up: &CancellationToken,
+    ) -> Result<(), Abandoned> {
+        let mut attempts = Attempts::new(self, give_up);
+        let found = loop {
+            match attempts.run(self.find(&rows, as_begun)).await? {
+                Ok(found) => break found,
+                Err(failure) => attempts.failed(failure).await?,
+            }
+        };
+        attempts.succeeded();
+        let DeliveryRow { partition, chunk_start, chunk_end, .. } = rows.delivery;
+        match found {
+            Found::Delivered => {
+                info!(partition, chunk_start, chunk_end, "chunk was in the tables already");
+                return Ok(());
+            }
+            Found::Rows(found) => {
+                info!(
+                    partition, chunk_start, chunk_end,
+                    rows_found = found.len(),
+                    "doing a chunk again that was begun and not finished"
+                );
+                rows.keep(found);
+            }
+        }
+        self.write(&rows, give_up).await
     }
 
-    async fn insert<R>(
-        &self,
-        table: &'static str,
-        rows: &[R],
-        token: &str,
-    ) -> Result<(), (&'static str, Error)>
+    /// What another process has written of a chunk, once it writes no more.
+    async fn find(&self, rows: &Rows, as_begun: bool) -> Result<Found, Failure> {
+        let DeliveryRow { token, topic_id, partition, chunk_start, .. } = &rows.delivery;
+        for table in TABLES {
+            let running = self.journal.is_running(&query_id(token, table)).await;
+            if running.map_err(|error| (table, error))? {
+                return Err((table, Error::Custom("an insert of the chunk still runs".to_owned())));
+            }
+        }
+        let chunk = ChunkId { partition: *partition, start: *chunk_start };
+        let delivered = self.journal.has(topic_id, chunk).await;
+        if delivered.map_err(|error| ("deliveries", error))? {
+            return Ok(Found::Delivered);
+        }
+        // Of what was lost no days are known.
+        let span = (rows.delivery.min_interval_start, rows.delivery.max_interval_start);
+        let span_s = if as_begun { span } else { (0, u32::MAX) };
+        let found = self.journal.rows_of(topic_id, chunk, span_s).await;
+        found.map(Found::Rows).map_err(|error| ("flows", error))
+    }
+
+    /// One attempt at all three tables; what an earlier attempt inserted is told by the token.
+    async fn write_once(&self, rows: &Rows) -> Result<(), Failure> {
+        let token = &rows.delivery.token;
+        let [flows, coverage, deliveries] = TABLES;
+        self.insert(flows, &rows.flows, token).await?;
+        self.insert(coverage, &rows.coverage, token).await?;
+        self.insert(deliveries, std::slice::from_ref(&rows.delivery), token).await
+    }
+
+    async fn insert<R>(&self, table: &'static str, rows: &[R], token: &str) -> Result<(), Failure>
     where
         R: RowOwned + RowWrite + Sync,
     {
@@ -130,19 +186,101 @@ impl Writer {
             let mut insert = begun
                 .unwrap_or(Err(Error::TimedOut))?
                 .with_timeouts(Some(SEND_TIMEOUT), Some(END_TIMEOUT))
-                .with_setting("insert_deduplicate", "1")
-                .with_setting("insert_deduplication_token", token)
-                .with_setting("async_insert", "0")
-                .with_setting("max_insert_threads", "1")
-                .with_setting("max_insert_block_size", MAX_BLOCK_ROWS)
-                .with_setting("min_insert_block_size_rows", MAX_BLOCK_ROWS)
-                .with_setting("min_insert_block_size_bytes", "0");
+                // Taken once at a time, so that two attempts at a chunk cannot be under way at once.
+                .with_setting("query_id", query_id(token, table))
+                .with_setting("insert_deduplication_token", token);
+            for (name, value) in SETTINGS {
+                insert = insert.with_setting(name, value);
+            }
             for row in rows {
                 insert.write(row).await?;
             }
             insert.end().await
         };
         all.await.map_err(|error| (table, error))
+    }
+}
+
+fn query_id(token: &str, table: &str) -> String {
+    format!("flowtrail/{token}/{table}")
+}
+
+/// What is in the tables of a chunk that another process began.
+enum Found {
+    /// All of it.
+    Delivered,
+    /// These rows of `flows`: all of some days, as each day's part is written whole.
+    Rows(Vec<FlowRow>),
+}
+
+impl Rows {
+    /// Keeps the rows of the days that were written before, instead of new ones.
+    fn keep(&mut self, found: Vec<FlowRow>) {
+        // `flows` is partitioned by day.
+        let day = |row: &FlowRow| row.interval_start / 86_400;
+        let days: HashSet<u32> = found.iter().map(day).collect();
+        self.flows.retain(|row| !days.contains(&day(row)));
+        self.flows.extend(found);
+        self.delivery.records = self.flows.len() as u64;
+    }
+}
+
+/// Attempts at one thing, until it is done or shutdown is overdue.
+struct Attempts<'a> {
+    writer: &'a Writer,
+    give_up: &'a CancellationToken,
+    begun: Instant,
+    pause: Duration,
+    retried: bool,
+    failure_log: Seldom,
+}
+
+impl<'a> Attempts<'a> {
+    fn new(writer: &'a Writer, give_up: &'a CancellationToken) -> Self {
+        Self {
+            writer,
+            give_up,
+            begun: Instant::now(),
+            pause: FIRST_PAUSE,
+            retried: false,
+            failure_log: Seldom::default(),
+        }
+    }
+
+    /// Runs an attempt; once shutdown has come, not for long.
+    async fn run<T>(&self, attempt: impl Future<Output = T>) -> Result<T, Abandoned> {
+        let too_long = async {
+            self.give_up.cancelled().await;
+            tokio::time::sleep(FINISH_TIMEOUT).await;
+        };
+        tokio::select! {
+            biased;
+            done = attempt => Ok(done),
+            () = too_long => Err(Abandoned),
+        }
+    }
+
+    /// Counts and tells a failure, and waits for the next attempt.
+    async fn failed(&mut self, (table, error): Failure) -> Result<(), Abandoned> {
+        self.writer.ready.set(false);
+        self.writer.metrics.insert_failed(table);
+        self.retried = true;
+        if self.failure_log.is_due() {
+            warn!(table, %error, "insert failed, retrying until it succeeds; reading waits");
+        }
+        let pause = tokio::time::sleep(self.pause);
+        if self.give_up.run_until_cancelled(pause).await.is_none() {
+            return Err(Abandoned);
+        }
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Ok(())
+    }
+
+    fn succeeded(self) {
+        if self.retried {
+            info!(seconds = self.begun.elapsed().as_secs(), "insert succeeded after retries");
+        }
+        self.writer.ready.set(true);
     }
 }
 
@@ -153,7 +291,6 @@ mod tests {
 
     use super::*;
     use crate::chunk::Chunk;
-    use crate::source::Envelope;
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_does_not_answer_holds_up_neither_retries_nor_shutdown() {
@@ -163,7 +300,7 @@ mod tests {
         let metrics = Metrics::new();
         let counted = IngestMetrics::register(&metrics);
         let writer = Writer::new(&store, Readiness::default().part("ingest"), counted);
-        let chunk = Chunk::begin(&Envelope { partition: 0, offset: 0, payload: "".into() });
+        let chunk = Chunk::begin(0, 0);
         let delivery = chunk.delivery("topic", "id");
         let rows = Rows { flows: vec![], coverage: vec![], delivery };
 

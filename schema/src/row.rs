@@ -112,6 +112,7 @@ pub struct FlowRow {
     pub duration_count: u32,
     pub duration_max_us: u64,
 
+    pub topic_id: String,
     pub partition: u32,
     pub chunk_start: u64,
 }
@@ -132,6 +133,7 @@ pub struct CoverageRow {
     pub records_emitted: u64,
     pub records_dropped: u64,
     pub announced_addresses: Vec<Ipv6Addr>,
+    pub topic_id: String,
     pub partition: u32,
     pub chunk_start: u64,
 }

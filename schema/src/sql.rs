@@ -14,15 +14,27 @@ pub struct Migration {
     pub statement: &'static str,
 }
 
+macro_rules! migrations {
+    ($($version:literal $name:literal $file:literal,)*) => {
+        &[$(Migration {
+            version: $version,
+            name: $name,
+            statement: include_str!(concat!("../sql/", $file)),
+        }),*]
+    };
+}
+
 /// All steps, in order.
-pub const MIGRATIONS: &[Migration] = &[
-    Migration { version: 1, name: "flows", statement: include_str!("../sql/0001_flows.sql") },
-    Migration { version: 2, name: "coverage", statement: include_str!("../sql/0002_coverage.sql") },
-    Migration {
-        version: 3,
-        name: "deliveries",
-        statement: include_str!("../sql/0003_deliveries.sql"),
-    },
+pub const MIGRATIONS: &[Migration] = migrations![
+    1 "flows" "0001_flows.sql",
+    2 "coverage" "0002_coverage.sql",
+    3 "deliveries" "0003_deliveries.sql",
+    4 "flows_topic" "0004_flows_topic.sql",
+    5 "coverage_topic" "0005_coverage_topic.sql",
+    6 "edges_1m" "0006_edges_1m.sql",
+    7 "edges_1h" "0007_edges_1h.sql",
+    8 "edges_1m_view" "0008_edges_1m_view.sql",
+    9 "edges_1h_view" "0009_edges_1h_view.sql",
 ];
 
 /// The version this program works with: the last step's.

@@ -165,7 +165,7 @@ impl ClickHouseArgs {
     /// If ClickHouse is away or refuses the statement.
     pub async fn keep_forever(&self) -> Result<(), StoreError> {
         let client = self.client();
-        for table in ["flows", "coverage"] {
+        for table in ["flows", "coverage", "edges_1m", "edges_1h"] {
             #[derive(Row, Deserialize)]
             struct Ddl {
                 create_table_query: String,

@@ -1,6 +1,11 @@
-//! The Kafka source: one member of a consumer group, committing only what is in the tables.
+//! The Kafka source: one member of a consumer group. What the group assigns is read from where the
+//! pipeline says; a chunk is begun and finished by commits under the group's generation.
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod mark;
+mod topic_id;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,18 +14,19 @@ use flowtrail_service::kafka::KafkaArgs;
 use flowtrail_service::telemetry::Seldom;
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{
-    BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, StreamConsumer,
-};
-use rdkafka::error::KafkaError;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, StreamConsumer};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use tokio_util::sync::CancellationToken;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
-use super::{Envelope, Topic};
+use super::{Envelope, Event, Lost, Offered, Topic};
 use crate::error::IngestError;
 use crate::metrics::IngestMetrics;
+pub(crate) use mark::{Mark, Pending};
 
 /// How ingest consumes the topic.
 #[derive(Args, Clone, Debug)]
@@ -39,8 +45,14 @@ pub struct KafkaSourceArgs {
 /// How long Kafka is waited for before that is said and tried again.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Pause between attempts when Kafka answers that there is no such topic.
+/// Pause between attempts when Kafka does not answer, or answers that there is no such topic.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Pause between attempts to begin a chunk: what makes them fail is most often a rebalance, soon over.
+const COMMIT_RETRY: Duration = Duration::from_millis(200);
+
+/// How often it is looked whether the topic is still the same and has as many partitions.
+const TOPIC_CHECK: Duration = Duration::from_secs(30);
 
 /// Messages fetched ahead, at most, in KiB over all partitions; librdkafka then stops to fetch.
 const MAX_FETCHED_AHEAD_KIB: &str = "32768";
@@ -51,34 +63,55 @@ const MAX_POLL_INTERVAL_MS: &str = "86400000";
 
 pub(crate) struct KafkaFeed {
     consumer: Arc<StreamConsumer<Rebalances>>,
+    notices: mpsc::UnboundedReceiver<Notice>,
     topic: Topic,
+    /// What the group gave and the pipeline does not read yet: librdkafka waits for the answer.
+    unanswered: Vec<u32>,
+    reading: BTreeSet<u32>,
     metrics: IngestMetrics,
     failure_log: Seldom,
+    _watching: DropGuard,
 }
 
-/// Notes the partitions that the group takes away.
-#[derive(Default)]
+/// News that is no message. There are as many as rebalances, and one at a time waits for its answer.
+#[derive(Debug)]
+enum Notice {
+    Assigned(Vec<u32>),
+    Revoked(Vec<u32>),
+    /// Positions are worth nothing any more.
+    TopicChanged,
+}
+
+/// Tells of partitions that the group gives and takes away.
 struct Rebalances {
-    revoked: Mutex<Vec<u32>>,
+    notices: mpsc::UnboundedSender<Notice>,
 }
 
 impl ClientContext for Rebalances {}
 
 impl ConsumerContext for Rebalances {
-    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        match rebalance {
-            Rebalance::Revoke(list) => {
-                let partitions: Vec<u32> = list
-                    .elements()
-                    .iter()
-                    .filter_map(|element| element.partition().try_into().ok())
-                    .collect();
-                info!(?partitions, "partitions given up");
-                self.revoked.lock().unwrap_or_else(PoisonError::into_inner).extend(partitions);
+    /// An assignment is answered later, by [`KafkaFeed::read_from`]: first it must be known where to read.
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        code: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        let partitions = numbers(list);
+        let notice = if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            info!(?partitions, "partitions assigned");
+            Notice::Assigned(partitions)
+        } else {
+            let lost = consumer.assignment_lost();
+            info!(?partitions, lost, "partitions given up");
+            if let Err(error) = consumer.incremental_unassign(list) {
+                // Those that were assigned and not read yet are not known to librdkafka.
+                info!(%error, "partitions were not read yet");
             }
-            Rebalance::Assign(list) => info!(partitions = list.count(), "partitions assigned"),
-            Rebalance::Error(error) => warn!(%error, "rebalance failed"),
-        }
+            Notice::Revoked(partitions)
+        };
+        // If the feed is gone, so is the interest.
+        let _ = self.notices.send(notice);
     }
 }
 
@@ -90,25 +123,16 @@ impl KafkaFeed {
         metrics: &IngestMetrics,
         shutdown: &CancellationToken,
     ) -> Result<Option<Self>, IngestError> {
+        let (sender, notices) = mpsc::unbounded_channel();
         let consumer: Arc<StreamConsumer<Rebalances>> = Arc::new(
             configuration(kafka, args)
-                .create_with_context(Rebalances::default())
+                .create_with_context(Rebalances { notices: sender.clone() })
                 .map_err(IngestError::KafkaSetup)?,
         );
-        loop {
+        let topic = loop {
             let (asked, name) = (Arc::clone(&consumer), kafka.kafka_topic.clone());
             match blocking(move || describe(&asked, name)).await {
-                Ok(topic) => {
-                    consumer.subscribe(&[&topic.name]).map_err(IngestError::KafkaSetup)?;
-                    info!(topic = topic.name, partitions = topic.partitions, "consuming");
-                    let metrics = metrics.clone();
-                    return Ok(Some(Self {
-                        consumer,
-                        topic,
-                        metrics,
-                        failure_log: Seldom::default(),
-                    }));
-                }
+                Ok(topic) => break topic,
                 Err(problem) => warn!(
                     brokers = kafka.kafka_brokers,
                     topic = kafka.kafka_topic,
@@ -120,24 +144,49 @@ impl KafkaFeed {
             if shutdown.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
                 return Ok(None);
             }
-        }
+        };
+        consumer.subscribe(&[&topic.name]).map_err(IngestError::KafkaSetup)?;
+        info!(topic = topic.name, id = topic.id, partitions = topic.partitions, "consuming");
+        let end = CancellationToken::new();
+        let watch = watch_topic(Arc::downgrade(&consumer), topic.clone(), sender);
+        let ended = end.clone();
+        tokio::spawn(async move { ended.run_until_cancelled(watch).await });
+        Ok(Some(Self {
+            consumer,
+            notices,
+            topic,
+            unanswered: Vec::new(),
+            reading: BTreeSet::new(),
+            metrics: metrics.clone(),
+            failure_log: Seldom::default(),
+            _watching: end.drop_guard(),
+        }))
     }
 
-    pub(super) async fn next(&mut self) -> Result<Envelope, IngestError> {
+    pub(super) async fn next(&mut self) -> Result<Event, IngestError> {
         loop {
-            match self.consumer.recv().await {
+            let received = tokio::select! {
+                biased;
+                Some(notice) = self.notices.recv() => return Ok(self.heed(notice)),
+                received = self.consumer.recv() => received,
+            };
+            match received {
                 Ok(message) => {
                     let payload = Bytes::copy_from_slice(message.payload().unwrap_or_default());
                     // Kafka numbers both from 0.
                     let partition = message.partition().try_into().unwrap_or(0);
                     let offset = message.offset().try_into().unwrap_or(0);
-                    return Ok(Envelope { partition, offset, payload });
+                    return Ok(Event::Message(Envelope { partition, offset, payload }));
                 }
                 Err(error @ KafkaError::MessageConsumptionFatal(_)) => {
                     return Err(IngestError::Kafka(error));
                 }
                 Err(error) => {
                     self.metrics.source_failures.inc();
+                    if is_about_offsets(&error) {
+                        warn!(%error, "kafka has other offsets than expected, looking anew where to read");
+                        return Ok(self.heed(Notice::TopicChanged));
+                    }
                     if self.failure_log.is_due() {
                         warn!(%error, "kafka failed, librdkafka retries");
                     }
@@ -146,58 +195,185 @@ impl KafkaFeed {
         }
     }
 
-    pub(super) fn take_revoked(&self) -> Vec<u32> {
-        let mut revoked =
-            self.consumer.context().revoked.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *revoked)
+    fn heed(&mut self, notice: Notice) -> Event {
+        match notice {
+            Notice::Assigned(partitions) => {
+                self.unanswered.extend(&partitions);
+                Event::Assigned(partitions)
+            }
+            Notice::Revoked(partitions) => {
+                self.unanswered.retain(|partition| !partitions.contains(partition));
+                self.reading.retain(|partition| !partitions.contains(partition));
+                Event::Revoked(partitions)
+            }
+            Notice::TopicChanged => {
+                let partitions: Vec<u32> = std::mem::take(&mut self.reading).into_iter().collect();
+                let list = self.list(partitions.iter().map(|partition| (*partition, None)));
+                if let Err(error) = self.consumer.incremental_unassign(&list) {
+                    warn!(%error, "cannot stop reading");
+                }
+                Event::Assigned(partitions)
+            }
+        }
     }
 
-    /// Commits, waiting for the broker. If that fails the next commit covers it; should there be none,
-    /// the messages come again and their rows are told by the token.
-    pub(super) async fn commit(&self, partition: u32, offset: u64) {
-        let consumer = Arc::clone(&self.consumer);
-        let name = self.topic.name.clone();
-        let committed = blocking(move || {
-            let mut list = TopicPartitionList::with_capacity(1);
-            let partition = i32::try_from(partition).unwrap_or(i32::MAX);
-            let offset = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
-            list.add_partition_offset(&name, partition, offset)?;
-            consumer.commit(&list, CommitMode::Sync)
+    /// Asks Kafka what it has of partitions, and what was committed. The topic may be another by now.
+    pub(super) async fn offered(
+        &mut self,
+        partitions: &[u32],
+    ) -> Result<BTreeMap<u32, Offered>, String> {
+        let (consumer, name) = (Arc::clone(&self.consumer), self.topic.name.clone());
+        let list = self.list(partitions.iter().map(|partition| (*partition, None)));
+        let asked = blocking(move || {
+            let topic = describe(&consumer, name)?;
+            let offered = offered(&consumer, &topic.name, list).map_err(|error| error.to_string());
+            Ok::<_, String>((topic, offered?))
         });
-        if let Err(error) = committed.await {
+        let (topic, offered) = asked.await?;
+        self.topic = topic;
+        Ok(offered)
+    }
+
+    /// Reads on from offsets: answers an assignment.
+    pub(super) fn read_from(&mut self, offsets: &[(u32, u64)]) -> KafkaResult<()> {
+        let list = self.list(offsets.iter().map(|(partition, offset)| (*partition, Some(*offset))));
+        self.consumer.incremental_assign(&list)?;
+        self.unanswered.retain(|partition| !offsets.iter().any(|(answered, _)| answered == partition));
+        self.reading.extend(offsets.iter().map(|(partition, _)| partition));
+        Ok(())
+    }
+
+    /// Says where a chunk begins and what it is, waiting for the broker; tries until the group has
+    /// taken it or has given the partition to another.
+    pub(super) async fn begin(
+        &self,
+        partition: u32,
+        start: u64,
+        mark: &Mark,
+        stop: &CancellationToken,
+    ) -> Result<(), Lost> {
+        let failure_log = Seldom::default();
+        loop {
+            // librdkafka may be on its way back into the group: what it commits then is of no generation.
+            if self.consumer.assignment_lost() {
+                return Err(Lost);
+            }
+            let Err(error) = self.commit(partition, start, mark).await else { return Ok(()) };
+            self.metrics.commit_failures.inc();
+            if failure_log.is_due() {
+                warn!(partition, start, %error, "chunk not begun, its offset was not committed; trying again");
+            }
+            if stop.run_until_cancelled(tokio::time::sleep(COMMIT_RETRY)).await.is_none() {
+                return Err(Lost);
+            }
+        }
+    }
+
+    /// Commits that everything before `offset` is in the tables, waiting for the broker. If that fails
+    /// the next commit covers it; should there be none, `deliveries` tells.
+    pub(super) async fn finish(&self, partition: u32, offset: u64) {
+        let mark = Mark { topic_id: self.topic.id.clone(), pending: None };
+        if let Err(error) = self.commit(partition, offset, &mark).await {
             self.metrics.commit_failures.inc();
             warn!(partition, offset, %error, "offset not committed, the next commit covers it");
         }
+    }
+
+    async fn commit(&self, partition: u32, offset: u64, mark: &Mark) -> KafkaResult<()> {
+        let consumer = Arc::clone(&self.consumer);
+        let (name, metadata) = (self.topic.name.clone(), mark.to_string());
+        blocking(move || {
+            let mut list = TopicPartitionList::with_capacity(1);
+            let partition = i32::try_from(partition).unwrap_or(i32::MAX);
+            let mut element = list.add_partition(&name, partition);
+            element.set_offset(at(offset))?;
+            element.set_metadata(metadata);
+            consumer.commit(&list, CommitMode::Sync)
+        })
+        .await
     }
 
     pub(super) fn topic(&self) -> &Topic {
         &self.topic
     }
 
-    pub(super) async fn close(self) {
+    pub(super) async fn close(mut self) {
+        while let Ok(notice) = self.notices.try_recv() {
+            self.heed(notice);
+        }
+        if !self.unanswered.is_empty() {
+            // librdkafka leaves the group only once it has its answer.
+            let unanswered = std::mem::take(&mut self.unanswered);
+            let list = self.list(unanswered.into_iter().map(|partition| (partition, None)));
+            if let Err(error) = self.consumer.incremental_assign(&list) {
+                warn!(%error, "cannot answer an assignment");
+            }
+        }
         // The last handle leaves the group, which waits for the broker.
         blocking(move || drop(self)).await;
+    }
+
+    fn list(
+        &self,
+        partitions: impl Iterator<Item = (u32, Option<u64>)>,
+    ) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in partitions {
+            let partition = i32::try_from(partition).unwrap_or(i32::MAX);
+            let mut element = list.add_partition(&self.topic.name, partition);
+            if let Some(offset) = offset {
+                // An offset has a number, so this cannot fail.
+                let _ = element.set_offset(at(offset));
+            }
+        }
+        list
     }
 }
 
 fn configuration(kafka: &KafkaArgs, args: &KafkaSourceArgs) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
-        .set("auto.offset.reset", "earliest")
         .set("queued.max.messages.kbytes", MAX_FETCHED_AHEAD_KIB)
         .set("max.poll.interval.ms", MAX_POLL_INTERVAL_MS);
     for (name, value) in kafka.properties() {
         config.set(name, value);
     }
-    // Not for users to change: only what is in the tables is committed.
+    // Not for users to change: the pipeline says what is committed and where to read, and a range that
+    // Kafka no longer has is recorded, not skipped.
     config
         .set("group.id", &args.group)
         .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false");
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("partition.assignment.strategy", "cooperative-sticky");
     config
 }
 
-/// The topic with its number of partitions. The id is the cluster's with the name; blocks.
+/// Says when the topic is no longer the one it was, or has more partitions.
+async fn watch_topic(
+    consumer: Weak<StreamConsumer<Rebalances>>,
+    mut known: Topic,
+    notices: mpsc::UnboundedSender<Notice>,
+) {
+    loop {
+        tokio::time::sleep(TOPIC_CHECK).await;
+        let (weak, name) = (Weak::clone(&consumer), known.name.clone());
+        let described = blocking(move || weak.upgrade().map(|consumer| describe(&consumer, name)));
+        match described.await {
+            Some(Ok(topic)) if topic != known => {
+                warn!(was = ?known, is = ?topic, "the topic has changed");
+                known = topic;
+                let _ = notices.send(Notice::TopicChanged);
+            }
+            // Without an answer nothing is known to have changed.
+            Some(_) => {}
+            None => return,
+        }
+    }
+}
+
+/// The topic with its id and number of partitions. A broker that knows no ids has the cluster's with
+/// the name. Blocks.
 fn describe(consumer: &StreamConsumer<Rebalances>, name: String) -> Result<Topic, String> {
     let metadata = consumer
         .fetch_metadata(Some(&name), METADATA_TIMEOUT)
@@ -207,9 +383,61 @@ fn describe(consumer: &StreamConsumer<Rebalances>, name: String) -> Result<Topic
     if partitions == 0 {
         return Err("no such topic".to_owned());
     }
-    let cluster = consumer.client().fetch_cluster_id(METADATA_TIMEOUT).unwrap_or_default();
     let partitions = partitions.try_into().unwrap_or(u32::MAX);
-    Ok(Topic { id: format!("{cluster}/{name}"), name, partitions })
+    let id = match topic_id::topic_id(consumer.client(), &name, METADATA_TIMEOUT) {
+        Some(id) => id,
+        None => {
+            let cluster = consumer.client().fetch_cluster_id(METADATA_TIMEOUT);
+            format!("{}/{name}", cluster.ok_or("no answer from the controller")?)
+        }
+    };
+    Ok(Topic { id, name, partitions })
+}
+
+/// Blocks.
+fn offered(
+    consumer: &StreamConsumer<Rebalances>,
+    name: &str,
+    list: TopicPartitionList,
+) -> KafkaResult<BTreeMap<u32, Offered>> {
+    let committed = consumer.committed_offsets(list, METADATA_TIMEOUT)?;
+    let mut offered = BTreeMap::new();
+    for element in committed.elements() {
+        element.error()?;
+        let (low, high) = consumer.fetch_watermarks(name, element.partition(), METADATA_TIMEOUT)?;
+        let committed = match element.offset() {
+            Offset::Offset(offset) => u64::try_from(offset).ok(),
+            _ => None,
+        };
+        let number = |offset: i64| u64::try_from(offset).unwrap_or(0);
+        offered.insert(
+            element.partition().try_into().unwrap_or(0),
+            Offered {
+                committed: committed.map(|offset| (offset, element.metadata().parse().ok())),
+                low: number(low),
+                high: number(high),
+            },
+        );
+    }
+    Ok(offered)
+}
+
+/// Whether Kafka does not have what was to be read next.
+fn is_about_offsets(error: &KafkaError) -> bool {
+    matches!(
+        error,
+        KafkaError::MessageConsumption(
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange
+        )
+    )
+}
+
+fn numbers(list: &TopicPartitionList) -> Vec<u32> {
+    list.elements().iter().filter_map(|element| element.partition().try_into().ok()).collect()
+}
+
+fn at(offset: u64) -> Offset {
+    Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX))
 }
 
 /// Runs what waits for a broker on a thread that may wait.

@@ -1,0 +1,61 @@
+-- What the primary rows of flows add up to, for each hour, pair of ends and server port.
+CREATE TABLE IF NOT EXISTS edges_1h
+(
+    hour                           DateTime('UTC') CODEC(DoubleDelta, ZSTD(1)),
+    client_kind                    Enum8('pod' = 1, 'service' = 2, 'node' = 3, 'external' = 4, 'unknown' = 5),
+    client_namespace               LowCardinality(String),
+    client_workload                LowCardinality(String),
+    client_workload_kind           LowCardinality(String),
+    client_name                    LowCardinality(String),
+    client_node                    LowCardinality(String),
+    server_kind                    Enum8('pod' = 1, 'service' = 2, 'node' = 3, 'external' = 4, 'unknown' = 5),
+    server_namespace               LowCardinality(String),
+    server_workload                LowCardinality(String),
+    server_workload_kind           LowCardinality(String),
+    server_name                    LowCardinality(String),
+    server_node                    LowCardinality(String),
+    server_port                    UInt16 CODEC(ZSTD(1)),
+    service_namespace              LowCardinality(String),
+    service_name                   LowCardinality(String),
+    direction_inferred             Bool,
+    records                        UInt64 COMMENT 'primary rows of flows that were summed' CODEC(T64, ZSTD(1)),
+    open_at_start                  UInt64 COMMENT 'open when the hour began' CODEC(T64, ZSTD(1)),
+    sent_bytes                     UInt64 CODEC(T64, ZSTD(1)),
+    sent_payload_bytes             UInt64 CODEC(T64, ZSTD(1)),
+    sent_packets                   UInt64 CODEC(T64, ZSTD(1)),
+    sent_retransmitted_packets     UInt64 CODEC(T64, ZSTD(1)),
+    sent_zero_window_packets       UInt64 CODEC(T64, ZSTD(1)),
+    received_bytes                 UInt64 CODEC(T64, ZSTD(1)),
+    received_payload_bytes         UInt64 CODEC(T64, ZSTD(1)),
+    received_packets               UInt64 CODEC(T64, ZSTD(1)),
+    received_retransmitted_packets UInt64 CODEC(T64, ZSTD(1)),
+    received_zero_window_packets   UInt64 CODEC(T64, ZSTD(1)),
+    opened                         UInt64 CODEC(T64, ZSTD(1)),
+    joined                         UInt64 CODEC(T64, ZSTD(1)),
+    closed_fin                     UInt64 CODEC(T64, ZSTD(1)),
+    closed_reset_by_client         UInt64 CODEC(T64, ZSTD(1)),
+    closed_reset_by_server         UInt64 CODEC(T64, ZSTD(1)),
+    closed_refused                 UInt64 CODEC(T64, ZSTD(1)),
+    closed_unanswered              UInt64 CODEC(T64, ZSTD(1)),
+    closed_idle                    UInt64 CODEC(T64, ZSTD(1)),
+    closed_superseded              UInt64 CODEC(T64, ZSTD(1)),
+    closed_evicted                 UInt64 CODEC(T64, ZSTD(1)),
+    syn_to_synack_us               UInt64 CODEC(T64, ZSTD(1)),
+    syn_to_synack_count            UInt64 CODEC(T64, ZSTD(1)),
+    syn_to_synack_max_us           SimpleAggregateFunction(max, UInt64) CODEC(T64, ZSTD(1)),
+    synack_to_ack_us               UInt64 CODEC(T64, ZSTD(1)),
+    synack_to_ack_count            UInt64 CODEC(T64, ZSTD(1)),
+    synack_to_ack_max_us           SimpleAggregateFunction(max, UInt64) CODEC(T64, ZSTD(1)),
+    first_response_us              UInt64 CODEC(T64, ZSTD(1)),
+    first_response_count           UInt64 CODEC(T64, ZSTD(1)),
+    first_response_max_us          SimpleAggregateFunction(max, UInt64) CODEC(T64, ZSTD(1)),
+    duration_us                    UInt64 CODEC(T64, ZSTD(1)),
+    duration_count                 UInt64 CODEC(T64, ZSTD(1)),
+    duration_max_us                SimpleAggregateFunction(max, UInt64) CODEC(T64, ZSTD(1))
+)
+ENGINE = SummingMergeTree
+PARTITION BY toYYYYMM(hour)
+PRIMARY KEY (hour, client_namespace, client_workload, server_namespace, server_workload)
+ORDER BY (hour, client_namespace, client_workload, server_namespace, server_workload, client_name, server_name, server_port, service_namespace, service_name, client_kind, client_workload_kind, client_node, server_kind, server_workload_kind, server_node, direction_inferred)
+TTL hour + INTERVAL 2 YEAR
+SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000
