@@ -112,7 +112,6 @@ impl Connections {
     /// were when these rows were made. So they are if the rows of one connection id at one point are taken
     /// together (the earliest and the latest time, primary if one is, the latest names), in the order
     /// of their latest times, unless several connections of one client number were open at once.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the recovery of a partition"))]
     pub(crate) fn restore(&mut self, observation: Restored) {
         let connection = self.note(&Sighting::of_restored(&observation), &observation.node);
         let Restored { agent, interface, primary, names, inferred_server, .. } = observation;

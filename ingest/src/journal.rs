@@ -4,9 +4,10 @@
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use clickhouse::error::Error;
 use clickhouse::{Client, Row};
-use flowtrail_schema::row::{EntityKind, FlowRow};
+use flowtrail_schema::row::EntityKind;
 use flowtrail_schema::{Endpoint, IdKind, Interface, InterfaceKind, Reporter};
 use flowtrail_service::store::ClickHouseArgs;
 use serde::Deserialize;
@@ -15,6 +16,9 @@ use crate::chunk::ChunkId;
 use crate::connections::{MAX_CONNECTIONS, Restored};
 use crate::identity::Identity;
 use crate::naming::{ConnectionNames, End};
+use crate::native;
+use crate::partition::DAY_S;
+use crate::writer::Written;
 
 /// How far back announcements are read again, seconds of record time: far beyond their lease of three
 /// intervals.
@@ -183,25 +187,38 @@ impl Journal {
             .await
     }
 
-    /// The rows of a chunk that are in `flows`, within a span of interval starts (seconds since the epoch).
-    pub(crate) async fn rows_of(
+    /// What is in `flows` of a chunk, within a span of interval starts (seconds since the epoch).
+    pub(crate) async fn written(
         &self,
         topic_id: &str,
         chunk: ChunkId,
         span_s: (u32, u32),
-    ) -> Result<Vec<FlowRow>, Error> {
-        let sql = "SELECT ?fields FROM flows \
-                   WHERE topic_id = ? AND partition = ? AND chunk_start = ? \
-                   AND interval_start BETWEEN toDateTime(?) AND toDateTime(?)";
-        self.client
-            .query(sql)
-            .bind(topic_id)
-            .bind(chunk.partition)
-            .bind(chunk.start)
-            .bind(span_s.0)
-            .bind(span_s.1)
-            .fetch_all()
-            .await
+    ) -> Result<Written, Error> {
+        #[derive(Row, Deserialize)]
+        struct Day {
+            day: u64,
+            rows: u64,
+        }
+        let filter = "topic_id = ? AND partition = ? AND chunk_start = ? \
+                      AND interval_start BETWEEN toDateTime(?) AND toDateTime(?)";
+        let query = |sql: &str| {
+            let query = self.client.query(sql).bind(topic_id).bind(chunk.partition).bind(chunk.start);
+            query.bind(span_s.0).bind(span_s.1)
+        };
+        let days = format!(
+            "SELECT toUInt64(intDiv(toUnixTimestamp(interval_start), {DAY_S})) AS day, \
+             count() AS rows FROM flows WHERE {filter} GROUP BY day"
+        );
+        let days: Vec<Day> = query(&days).fetch_all().await?;
+        let count = days.iter().map(|day| day.rows as usize).sum();
+        let bytes = if days.is_empty() {
+            Bytes::new()
+        } else {
+            let rows = format!("SELECT * FROM flows WHERE {filter}");
+            query(&rows).fetch_bytes("Native")?.collect().await?
+        };
+        let days = days.into_iter().map(|day| day.day).collect();
+        Ok(Written { days, rows: native::Rows { count, bytes } })
     }
 
     /// Whether a query of this id runs. ClickHouse takes an id once at a time (its code 216), so asking

@@ -9,6 +9,7 @@ use flowtrail_schema::{Detail, FlowBatch, FlowRecord};
 use tracing::warn;
 
 use crate::chunk::{Accepted, Chunk, Decided};
+use crate::columns::{FlowColumns, NamedRecord};
 use crate::connections::{Connections, MAX_CONNECTIONS};
 use crate::dedup::Dedup;
 use crate::identity::IdentityIndex;
@@ -17,9 +18,12 @@ use crate::metrics::IngestMetrics;
 use crate::naming::{directed, named};
 use crate::position::Position;
 use crate::primary::{Announcements, is_primary, is_primary_summary};
-use crate::row::{coverage_row, flow_row};
+use crate::row::coverage_row;
 use crate::source::{Envelope, Pending, Topic};
-use crate::writer::Rows;
+use crate::writer::{Rows, Written};
+
+/// `flows` is partitioned by day (UTC): of a chunk's rows, those of a day are written all or none.
+pub(crate) const DAY_S: u64 = 86_400;
 
 /// One partition's state.
 pub(crate) struct Partition {
@@ -148,39 +152,60 @@ impl Partition {
         }
     }
 
-    /// Names the records of a chunk, by then all observed, and makes their rows.
-    pub(crate) fn rows(&mut self, chunk: &Chunk, topic: &Topic, index: &IdentityIndex) -> Rows {
-        let mut rows = Rows {
-            flows: Vec::with_capacity(chunk.rows),
-            coverage: Vec::new(),
-            delivery: chunk.delivery(&topic.name, &topic.id),
-        };
+    /// Names the records of a chunk, by then all observed, and makes their rows; but of days that were
+    /// written before, the rows are those that were written.
+    pub(crate) fn rows(
+        &mut self,
+        chunk: &Chunk,
+        topic: &Topic,
+        index: &IdentityIndex,
+        written: Option<Written>,
+    ) -> Rows {
+        let (mut flows, mut coverage) = (FlowColumns::with_capacity(chunk.rows), Vec::new());
+        let mut delivery = chunk.delivery(&topic.name, &topic.id);
         for batch in &chunk.batches {
-            for Decided { record, primary } in &batch.records {
-                rows.flows.push(self.row(record, *primary, batch, topic, chunk, index));
+            for decided in &batch.records {
+                let day = decided.record.interval.start_s() / DAY_S;
+                if written.as_ref().is_some_and(|written| written.days.contains(&day)) {
+                    continue;
+                }
+                self.push_named(&mut flows, decided, batch, topic, chunk, index);
             }
-            let reports = batch.coverage.iter().map(|report| coverage_row(report, batch, topic, chunk.id));
-            rows.coverage.extend(reports);
+            let reports = batch.coverage.iter();
+            coverage.extend(reports.map(|report| coverage_row(report, batch, topic, chunk.id)));
         }
-        rows
+        let mut flows = flows.finish();
+        if let Some(written) = written {
+            flows = written.rows.and(&flows);
+            delivery.records = flows.count as u64;
+        }
+        Rows { flows, coverage, delivery }
     }
 
-    fn row(
+    fn push_named(
         &mut self,
-        record: &FlowRecord,
-        primary: bool,
+        flows: &mut FlowColumns,
+        decided: &Decided,
         batch: &Accepted,
         topic: &Topic,
         chunk: &Chunk,
         index: &IdentityIndex,
-    ) -> flowtrail_schema::row::FlowRow {
+    ) {
+        let Decided { record, primary } = decided;
         // A summary is of many connections.
         let single = record.detail == Detail::Flow;
         let mut connection =
             if single { self.connections.find(record, &batch.agent) } else { None };
         let record = directed(record, &batch.node, connection.as_deref_mut(), index);
         let names = named(&record, &batch.node, connection, index);
-        flow_row(&record, &names, primary, batch, topic, chunk.id)
+        flows.push(NamedRecord {
+            record: &record,
+            names: &names,
+            primary: *primary,
+            batch,
+            topic_id: &topic.id,
+            chunk: chunk.id,
+        });
     }
 
     /// When the chunk in hand must be cut, whatever is in it.

@@ -148,10 +148,15 @@ impl Pipeline {
                     lost.push(*number);
                     break;
                 }
-                let rows = partition.rows(&chunk, self.feed.topic(), &self.names.read());
+                let topic = self.feed.topic();
+                let mut written = None;
                 if chunk.begun_as.is_some() {
-                    self.writer.redo(rows, chunk.is_as_begun(), &self.stop).await?;
-                } else {
+                    let delivery = chunk.delivery(&topic.name, &topic.id);
+                    let as_begun = chunk.is_as_begun();
+                    written = self.writer.written(&delivery, as_begun, &self.stop).await?;
+                }
+                if written.is_some() || chunk.begun_as.is_none() {
+                    let rows = partition.rows(&chunk, topic, &self.names.read(), written);
                     self.writer.write(&rows, &self.stop).await?;
                 }
                 self.feed.finish(*number, chunk.end).await;

@@ -4,6 +4,7 @@ mod channel;
 mod kafka;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use flowtrail_schema::topic::Message;
@@ -80,7 +81,7 @@ pub(crate) struct Lost;
 pub(crate) struct Topic {
     pub(crate) name: String,
     /// Tells it from another log of the same name.
-    pub(crate) id: String,
+    pub(crate) id: Arc<str>,
     pub(crate) partitions: u32,
 }
 
@@ -157,7 +158,7 @@ impl Feed {
     ) -> Result<(), Lost> {
         match self {
             Self::Kafka(feed) => {
-                let mark = Mark { topic_id: feed.topic().id.clone(), pending: Some(pending) };
+                let mark = Mark { topic_id: feed.topic().id.to_string(), pending: Some(pending) };
                 feed.begin(partition, start, &mark, stop).await
             }
             // Nobody else could read it.

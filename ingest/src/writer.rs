@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clickhouse::error::Error;
 use clickhouse::{Client, RowOwned, RowWrite};
-use flowtrail_schema::row::{CoverageRow, DeliveryRow, FlowRow};
+use flowtrail_schema::row::{CoverageRow, DeliveryRow};
 use flowtrail_service::admin::ReadinessPart;
 use flowtrail_service::store::ClickHouseArgs;
 use flowtrail_service::telemetry::Seldom;
@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::chunk::ChunkId;
 use crate::journal::Journal;
 use crate::metrics::IngestMetrics;
+use crate::native::{self, insert_native};
 
 /// Pause after the first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -55,9 +56,17 @@ const TABLES: [&str; 3] = ["flows", "coverage", "deliveries"];
 /// Everything that a chunk becomes.
 #[derive(Debug)]
 pub(crate) struct Rows {
-    pub(crate) flows: Vec<FlowRow>,
+    pub(crate) flows: native::Rows,
     pub(crate) coverage: Vec<CoverageRow>,
     pub(crate) delivery: DeliveryRow,
+}
+
+/// What another process has written of a chunk into `flows`, names as it knew them.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    /// The days since the epoch that are there: all rows of each.
+    pub(crate) days: HashSet<u64>,
+    pub(crate) rows: native::Rows,
 }
 
 /// The chunk was not inserted: shutdown came first. Nothing of it is committed.
@@ -103,49 +112,48 @@ impl Writer {
         self.metrics.insert_seconds.observe(attempts.begun.elapsed().as_secs_f64());
         attempts.succeeded();
         self.metrics.chunks.inc();
-        self.metrics.inserted("flows", rows.flows.len() as u64);
+        self.metrics.inserted("flows", rows.flows.count as u64);
         self.metrics.inserted("coverage", rows.coverage.len() as u64);
         self.metrics.newest_interval.set(rows.delivery.max_interval_start.into());
         Ok(())
     }
 
-    /// Inserts a chunk that another process may have begun: what it has written stays as it is, names
-    /// among it, and is completed.
-    pub(crate) async fn redo(
+    /// What is in the tables of a chunk that another process has begun, once nobody writes it any more:
+    /// `None` if it is all there.
+    pub(crate) async fn written(
         &self,
-        mut rows: Rows,
+        delivery: &DeliveryRow,
         as_begun: bool,
         give_up: &CancellationToken,
-    ) -> Result<(), Abandoned> {
+    ) -> Result<Option<Written>, Abandoned> {
         let mut attempts = Attempts::new(self, give_up);
-        let found = loop {
-            match attempts.run(self.find(&rows, as_begun)).await? {
-                Ok(found) => break found,
+        let written = loop {
+            match attempts.run(self.look(delivery, as_begun)).await? {
+                Ok(written) => break written,
                 Err(failure) => attempts.failed(failure).await?,
             }
         };
         attempts.succeeded();
-        let DeliveryRow { partition, chunk_start, chunk_end, .. } = rows.delivery;
-        match found {
-            Found::Delivered => {
-                info!(partition, chunk_start, chunk_end, "chunk was in the tables already");
-                return Ok(());
-            }
-            Found::Rows(found) => {
-                info!(
-                    partition, chunk_start, chunk_end,
-                    rows_found = found.len(),
-                    "doing a chunk again that was begun and not finished"
-                );
-                rows.keep(found);
-            }
+        let DeliveryRow { partition, chunk_start, chunk_end, .. } = delivery;
+        match &written {
+            None => info!(partition, chunk_start, chunk_end, "chunk was in the tables already"),
+            Some(Written { rows, .. }) => info!(
+                partition,
+                chunk_start,
+                chunk_end,
+                rows_written = rows.count,
+                "doing a chunk again that was begun and not finished"
+            ),
         }
-        self.write(&rows, give_up).await
+        Ok(written)
     }
 
-    /// What another process has written of a chunk, once it writes no more.
-    async fn find(&self, rows: &Rows, as_begun: bool) -> Result<Found, Failure> {
-        let DeliveryRow { token, topic_id, partition, chunk_start, .. } = &rows.delivery;
+    async fn look(
+        &self,
+        delivery: &DeliveryRow,
+        as_begun: bool,
+    ) -> Result<Option<Written>, Failure> {
+        let DeliveryRow { token, topic_id, partition, chunk_start, .. } = delivery;
         for table in TABLES {
             let running = self.journal.is_running(&query_id(token, table)).await;
             if running.map_err(|error| (table, error))? {
@@ -155,22 +163,43 @@ impl Writer {
         let chunk = ChunkId { partition: *partition, start: *chunk_start };
         let delivered = self.journal.has(topic_id, chunk).await;
         if delivered.map_err(|error| ("deliveries", error))? {
-            return Ok(Found::Delivered);
+            return Ok(None);
         }
-        // Of what was lost no days are known.
-        let span = (rows.delivery.min_interval_start, rows.delivery.max_interval_start);
+        // Of messages that are gone no days are known.
+        let span = (delivery.min_interval_start, delivery.max_interval_start);
         let span_s = if as_begun { span } else { (0, u32::MAX) };
-        let found = self.journal.rows_of(topic_id, chunk, span_s).await;
-        found.map(Found::Rows).map_err(|error| ("flows", error))
+        let written = self.journal.written(topic_id, chunk, span_s).await;
+        written.map(Some).map_err(|error| ("flows", error))
     }
 
     /// One attempt at all three tables; what an earlier attempt inserted is told by the token.
     async fn write_once(&self, rows: &Rows) -> Result<(), Failure> {
         let token = &rows.delivery.token;
         let [flows, coverage, deliveries] = TABLES;
-        self.insert(flows, &rows.flows, token).await?;
+        self.insert_native(flows, &rows.flows, token).await?;
         self.insert(coverage, &rows.coverage, token).await?;
         self.insert(deliveries, std::slice::from_ref(&rows.delivery), token).await
+    }
+
+    async fn insert_native(
+        &self,
+        table: &'static str,
+        rows: &native::Rows,
+        token: &str,
+    ) -> Result<(), Failure> {
+        if rows.count == 0 {
+            return Ok(());
+        }
+        let client = settings(token, table).fold(self.client.clone(), |client, (name, value)| {
+            client.with_setting(name, value)
+        });
+        let all = async {
+            let mut insert = insert_native(&client, table)
+                .with_timeouts(Some(SEND_TIMEOUT), Some(END_TIMEOUT));
+            rows.send(&mut insert).await?;
+            insert.end().await
+        };
+        all.await.map_err(|error| (table, error))
     }
 
     async fn insert<R>(&self, table: &'static str, rows: &[R], token: &str) -> Result<(), Failure>
@@ -185,11 +214,8 @@ impl Writer {
             let begun = tokio::time::timeout(SEND_TIMEOUT, self.client.insert::<R>(table)).await;
             let mut insert = begun
                 .unwrap_or(Err(Error::TimedOut))?
-                .with_timeouts(Some(SEND_TIMEOUT), Some(END_TIMEOUT))
-                // Taken once at a time, so that two attempts at a chunk cannot be under way at once.
-                .with_setting("query_id", query_id(token, table))
-                .with_setting("insert_deduplication_token", token);
-            for (name, value) in SETTINGS {
+                .with_timeouts(Some(SEND_TIMEOUT), Some(END_TIMEOUT));
+            for (name, value) in settings(token, table) {
                 insert = insert.with_setting(name, value);
             }
             for row in rows {
@@ -201,28 +227,17 @@ impl Writer {
     }
 }
 
+/// ClickHouse takes an id once at a time, so that two attempts at a chunk are never under way at once.
 fn query_id(token: &str, table: &str) -> String {
     format!("flowtrail/{token}/{table}")
 }
 
-/// What is in the tables of a chunk that another process began.
-enum Found {
-    /// All of it.
-    Delivered,
-    /// These rows of `flows`: all of some days, as each day's part is written whole.
-    Rows(Vec<FlowRow>),
-}
-
-impl Rows {
-    /// Keeps the rows of the days that were written before, instead of new ones.
-    fn keep(&mut self, found: Vec<FlowRow>) {
-        // `flows` is partitioned by day.
-        let day = |row: &FlowRow| row.interval_start / 86_400;
-        let days: HashSet<u32> = found.iter().map(day).collect();
-        self.flows.retain(|row| !days.contains(&day(row)));
-        self.flows.extend(found);
-        self.delivery.records = self.flows.len() as u64;
-    }
+fn settings(token: &str, table: &str) -> impl Iterator<Item = (&'static str, String)> {
+    let own = [
+        ("query_id", query_id(token, table)),
+        ("insert_deduplication_token", token.to_owned()),
+    ];
+    own.into_iter().chain(SETTINGS.map(|(name, value)| (name, value.to_owned())))
 }
 
 /// Attempts at one thing, until it is done or shutdown is overdue.
@@ -302,7 +317,7 @@ mod tests {
         let writer = Writer::new(&store, Readiness::default().part("ingest"), counted);
         let chunk = Chunk::begin(0, 0);
         let delivery = chunk.delivery("topic", "id");
-        let rows = Rows { flows: vec![], coverage: vec![], delivery };
+        let rows = Rows { flows: native::Rows::default(), coverage: vec![], delivery };
 
         let shutdown = CancellationToken::new();
         let hour = Duration::from_secs(3_600);

@@ -21,7 +21,7 @@ impl ChannelFeed {
         topic_id: String,
         partitions: u32,
     ) -> Self {
-        let topic = Topic { name: FLOWS_TOPIC.to_owned(), id: topic_id, partitions };
+        let topic = Topic { name: FLOWS_TOPIC.to_owned(), id: topic_id.into(), partitions };
         Self { receiver, topic, new: true, next_offsets: HashMap::new() }
     }
 

@@ -146,7 +146,7 @@ impl KafkaFeed {
             }
         };
         consumer.subscribe(&[&topic.name]).map_err(IngestError::KafkaSetup)?;
-        info!(topic = topic.name, id = topic.id, partitions = topic.partitions, "consuming");
+        info!(topic = topic.name, id = %topic.id, partitions = topic.partitions, "consuming");
         let end = CancellationToken::new();
         let watch = watch_topic(Arc::downgrade(&consumer), topic.clone(), sender);
         let ended = end.clone();
@@ -272,7 +272,7 @@ impl KafkaFeed {
     /// Commits that everything before `offset` is in the tables, waiting for the broker. If that fails
     /// the next commit covers it; should there be none, `deliveries` tells.
     pub(super) async fn finish(&self, partition: u32, offset: u64) {
-        let mark = Mark { topic_id: self.topic.id.clone(), pending: None };
+        let mark = Mark { topic_id: self.topic.id.to_string(), pending: None };
         if let Err(error) = self.commit(partition, offset, &mark).await {
             self.metrics.commit_failures.inc();
             warn!(partition, offset, %error, "offset not committed, the next commit covers it");
@@ -391,7 +391,7 @@ fn describe(consumer: &StreamConsumer<Rebalances>, name: String) -> Result<Topic
             format!("{}/{name}", cluster.ok_or("no answer from the controller")?)
         }
     };
-    Ok(Topic { id, name, partitions })
+    Ok(Topic { id: id.into(), name, partitions })
 }
 
 /// Blocks.

@@ -246,6 +246,7 @@ pub(crate) fn row(start: u32, connection_id: u64) -> FlowRow {
         duration_max_us: 0,
         partition: 0,
         chunk_start: 0,
+        topic_id: String::new(),
     }
 }
 
@@ -266,5 +267,6 @@ pub(crate) fn report(agent: &str, start: u32) -> CoverageRow {
         announced_addresses: Vec::new(),
         partition: 0,
         chunk_start: 0,
+        topic_id: String::new(),
     }
 }
