@@ -52,6 +52,7 @@ offsets.topic.num.partitions=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=500
 EOF
     if [ ! -f "$directory/log/meta.properties" ]; then
         java -cp "$cache/*" kafka.tools.StorageTool format --standalone \

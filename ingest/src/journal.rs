@@ -132,7 +132,9 @@ impl Journal {
         let range = |seconds| since(seconds).map_or(before, |(start, _)| start)..before;
         Ok(Past {
             recall_from: Some(recall_from),
-            connections: self.connections(topic_id, partition, range(CONNECTIONS_S), &chunks).await?,
+            connections: self
+                .connections(topic_id, partition, range(CONNECTIONS_S), &chunks)
+                .await?,
             numbers: self.numbers(topic_id, partition, range(NUMBERS_S)).await?,
         })
     }
@@ -202,7 +204,8 @@ impl Journal {
         let filter = "topic_id = ? AND partition = ? AND chunk_start = ? \
                       AND interval_start BETWEEN toDateTime(?) AND toDateTime(?)";
         let query = |sql: &str| {
-            let query = self.client.query(sql).bind(topic_id).bind(chunk.partition).bind(chunk.start);
+            let query =
+                self.client.query(sql).bind(topic_id).bind(chunk.partition).bind(chunk.start);
             query.bind(span_s.0).bind(span_s.1)
         };
         let days = format!(

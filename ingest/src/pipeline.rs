@@ -176,7 +176,8 @@ impl Pipeline {
                 Ok(restored) => {
                     let offsets: Vec<_> = restored.iter().map(|(_, from)| *from).collect();
                     self.feed.read_from(&offsets)?;
-                    let numbered = restored.into_iter().map(|(partition, (number, _))| (number, partition));
+                    let numbered =
+                        restored.into_iter().map(|(partition, (number, _))| (number, partition));
                     self.partitions.extend(numbered);
                     return Ok(());
                 }

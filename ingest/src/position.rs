@@ -38,7 +38,12 @@ pub(crate) fn position(
     match (committed, delivered) {
         (Some((offset, pending)), delivered) if delivered.is_none_or(|end| end <= offset) => {
             if let Some(end) = delivered.filter(|end| *end < offset) {
-                warn!(partition, delivered = end, committed = offset, "rows are missing in this database");
+                warn!(
+                    partition,
+                    delivered = end,
+                    committed = offset,
+                    "rows are missing in this database"
+                );
             }
             Position { next: offset, pending }
         }

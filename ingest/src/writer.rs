@@ -190,12 +190,11 @@ impl Writer {
         if rows.count == 0 {
             return Ok(());
         }
-        let client = settings(token, table).fold(self.client.clone(), |client, (name, value)| {
-            client.with_setting(name, value)
-        });
+        let client = settings(token, table)
+            .fold(self.client.clone(), |client, (name, value)| client.with_setting(name, value));
         let all = async {
-            let mut insert = insert_native(&client, table)
-                .with_timeouts(Some(SEND_TIMEOUT), Some(END_TIMEOUT));
+            let mut insert =
+                insert_native(&client, table).with_timeouts(Some(SEND_TIMEOUT), Some(END_TIMEOUT));
             rows.send(&mut insert).await?;
             insert.end().await
         };
@@ -233,10 +232,8 @@ fn query_id(token: &str, table: &str) -> String {
 }
 
 fn settings(token: &str, table: &str) -> impl Iterator<Item = (&'static str, String)> {
-    let own = [
-        ("query_id", query_id(token, table)),
-        ("insert_deduplication_token", token.to_owned()),
-    ];
+    let own =
+        [("query_id", query_id(token, table)), ("insert_deduplication_token", token.to_owned())];
     own.into_iter().chain(SETTINGS.map(|(name, value)| (name, value.to_owned())))
 }
 

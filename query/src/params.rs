@@ -1,8 +1,6 @@
 //! Requests: the parameters of a URL, checked and typed. Anything unknown or out of range is a
 //! problem that names the parameter and says what it takes.
 
-mod time;
-
 use std::str::FromStr;
 
 use flowtrail_schema::row::EntityKind;
@@ -211,7 +209,7 @@ impl Given {
     fn window(&self, now_ms: i64) -> Result<Requested, Problem> {
         let instant = |name, default| match self.one(name)? {
             None => Ok(default),
-            Some(text) => time::parse(text, now_ms)
+            Some(text) => flowtrail_service::instant::parse(text, now_ms)
                 .map_err(|takes| Problem::parameter(name, refused(text, takes))),
         };
         let to_ms = instant("to", now_ms)?;

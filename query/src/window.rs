@@ -2,14 +2,11 @@
 
 use crate::answer::Window;
 
-/// Latest instant that can be asked for, milliseconds since the epoch (the year 2106): ClickHouse's
-/// `DateTime` ends there, less a day for widening and for looking beyond the window.
-pub(crate) const MAX_TIME_MS: i64 = (u32::MAX as i64 - 86_400) * 1_000;
-
 /// The interval without data to read it from: the agents' default.
 const DEFAULT_INTERVAL_S: u32 = 10;
 
-/// The window as asked for, milliseconds since the epoch: `0 <= from < to <=` [`MAX_TIME_MS`].
+/// The window as asked for, milliseconds since the epoch: `0 <= from < to <=`
+/// [`flowtrail_service::instant::MAX_INSTANT_MS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Requested {
     pub(crate) from_ms: i64,
@@ -80,6 +77,8 @@ pub(crate) fn ms(time_s: u32) -> i64 {
 mod tests {
     use proptest::prelude::*;
 
+    use flowtrail_service::instant::MAX_INSTANT_MS;
+
     use super::*;
 
     #[test]
@@ -113,9 +112,9 @@ mod tests {
     proptest! {
         #[test]
         fn widening_is_tight_and_idempotent(
-            from_ms in 0..MAX_TIME_MS - 1, length in 1_i64..100_000_000_000, step in prop::sample::select(vec![1_u32, 5, 10, 12, 60])
+            from_ms in 0..MAX_INSTANT_MS - 1, length in 1_i64..100_000_000_000, step in prop::sample::select(vec![1_u32, 5, 10, 12, 60])
         ) {
-            let to_ms = (from_ms + length).min(MAX_TIME_MS);
+            let to_ms = (from_ms + length).min(MAX_INSTANT_MS);
             let bounds = Requested { from_ms, to_ms }.widen(step);
             let step_ms = i64::from(step) * 1_000;
             prop_assert!((0..step_ms).contains(&(from_ms - ms(bounds.from_s))));

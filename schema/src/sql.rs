@@ -45,6 +45,49 @@ pub const SCHEMA_MIGRATIONS: &str = "CREATE TABLE IF NOT EXISTS schema_migration
      (version UInt32, name String, applied_at DateTime64(3, 'UTC') DEFAULT now64(3)) \
      ENGINE = MergeTree ORDER BY version";
 
+/// A question to the tables whose answer is what is wrong with a window's delivery: columns `problem`,
+/// `place` and `detail`, one row each; parameters `from` and `to`, seconds since the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// What is looked at.
+    pub name: &'static str,
+    /// One SELECT.
+    pub statement: &'static str,
+    /// Further parameters.
+    pub parameters: &'static [(&'static str, &'static str)],
+}
+
+const ROLLUPS: &str = include_str!("../sql/audit/rollups.sql");
+
+/// All questions, the cheapest first.
+pub const AUDITS: &[Audit] = &[
+    Audit {
+        name: "offset ranges",
+        statement: include_str!("../sql/audit/offsets.sql"),
+        parameters: &[],
+    },
+    Audit {
+        name: "agents' sequence numbers",
+        statement: include_str!("../sql/audit/sequences.sql"),
+        parameters: &[],
+    },
+    Audit {
+        name: "rows of each chunk",
+        statement: include_str!("../sql/audit/rows.sql"),
+        parameters: &[],
+    },
+    Audit {
+        name: "edges_1m against flows",
+        statement: ROLLUPS,
+        parameters: &[("table", "edges_1m"), ("time", "minute"), ("seconds", "60")],
+    },
+    Audit {
+        name: "edges_1h against flows",
+        statement: ROLLUPS,
+        parameters: &[("table", "edges_1h"), ("time", "hour"), ("seconds", "3600")],
+    },
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +98,7 @@ mod tests {
         let mut files: Vec<_> = std::fs::read_dir(directory)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.ends_with(".sql"))
             .collect();
         files.sort();
         let named: Vec<_> =

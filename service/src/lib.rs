@@ -2,7 +2,9 @@
 //! admin port, shutdown, and the way to ClickHouse.
 
 pub mod admin;
+pub mod audit;
 pub mod config;
+pub mod instant;
 pub mod kafka;
 pub mod metrics;
 pub mod net;

@@ -126,7 +126,7 @@ impl ClickHouseArgs {
             .query(&statement)
             .execute()
             .await
-            .map_err(|source| self.unreachable_or("create the database", source))?;
+            .map_err(|source| self.failed("create the database", source))?;
         let client = self.client();
         execute(&client, SCHEMA_MIGRATIONS, "create schema_migrations").await?;
         let found = self.version().await?;
@@ -176,7 +176,7 @@ impl ClickHouseArgs {
                 .bind(table)
                 .fetch_one()
                 .await
-                .map_err(|source| self.unreachable_or(&what, source))?;
+                .map_err(|source| self.failed(&what, source))?;
             if ddl.create_table_query.contains(" TTL ") {
                 execute(&client, &format!("ALTER TABLE {table} REMOVE TTL"), &what).await?;
             }
@@ -200,7 +200,7 @@ impl ClickHouseArgs {
             .bind(&self.clickhouse_database)
             .fetch_one()
             .await
-            .map_err(|source| self.unreachable_or("look for schema_migrations", source))?;
+            .map_err(|source| self.failed("look for schema_migrations", source))?;
         if there.tables == 0 {
             return Ok(0);
         }
@@ -209,11 +209,11 @@ impl ClickHouseArgs {
             .query("SELECT max(version) AS version FROM schema_migrations")
             .fetch_one()
             .await
-            .map_err(|source| self.unreachable_or("read schema_migrations", source))?;
+            .map_err(|source| self.failed("read schema_migrations", source))?;
         Ok(version.version)
     }
 
-    fn unreachable_or(&self, what: &str, source: clickhouse::error::Error) -> StoreError {
+    pub(crate) fn failed(&self, what: &str, source: clickhouse::error::Error) -> StoreError {
         match source {
             clickhouse::error::Error::Network(_) | clickhouse::error::Error::TimedOut => {
                 StoreError::Unreachable { url: self.clickhouse_url.clone(), source }

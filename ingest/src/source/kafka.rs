@@ -238,7 +238,8 @@ impl KafkaFeed {
     pub(super) fn read_from(&mut self, offsets: &[(u32, u64)]) -> KafkaResult<()> {
         let list = self.list(offsets.iter().map(|(partition, offset)| (*partition, Some(*offset))));
         self.consumer.incremental_assign(&list)?;
-        self.unanswered.retain(|partition| !offsets.iter().any(|(answered, _)| answered == partition));
+        self.unanswered
+            .retain(|partition| !offsets.iter().any(|(answered, _)| answered == partition));
         self.reading.extend(offsets.iter().map(|(partition, _)| partition));
         Ok(())
     }
@@ -313,10 +314,7 @@ impl KafkaFeed {
         blocking(move || drop(self)).await;
     }
 
-    fn list(
-        &self,
-        partitions: impl Iterator<Item = (u32, Option<u64>)>,
-    ) -> TopicPartitionList {
+    fn list(&self, partitions: impl Iterator<Item = (u32, Option<u64>)>) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in partitions {
             let partition = i32::try_from(partition).unwrap_or(i32::MAX);

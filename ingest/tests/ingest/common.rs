@@ -7,15 +7,18 @@ use std::sync::{Arc, OnceLock};
 
 use clickhouse::Row;
 use flowtrail_embedded::{Config as EngineConfig, Engine, serve};
+use flowtrail_ingest::{Config, Ingest, Source, Summary};
 use flowtrail_schema::interval::IntervalLength;
 use flowtrail_schema::topic::Message;
 use flowtrail_schema::{
     Closed, Counters, Coverage, Detail, Endpoint, FlowBatch, FlowRecord, IdKind, Interface,
     InterfaceKind, Measure, Reporter, wire,
 };
+use flowtrail_service::admin::Readiness;
 use flowtrail_service::metrics::Metrics;
 use flowtrail_service::store::ClickHouseArgs;
 use serde::Deserialize;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Start of the interval that all records are in: 2026-01-01T01:00:00Z.
@@ -148,4 +151,24 @@ pub(crate) fn message(batch: &FlowBatch) -> Message {
         payload: wire::encode(batch),
         records: batch.records.len() as u32,
     }
+}
+
+/// Ingests messages until the channel ends.
+pub(crate) async fn ingest(
+    store: &ClickHouseArgs,
+    config: Config,
+    messages: Vec<Message>,
+) -> Summary {
+    let (sender, receiver) = mpsc::channel(messages.len().max(1));
+    for message in messages {
+        sender.send(message).await.unwrap();
+    }
+    drop(sender);
+    let source = Source::Channel { receiver, topic_id: "run".to_owned(), partitions: 1 };
+    let ingest = Ingest::new(config, source, store.clone(), &Metrics::new()).unwrap();
+    let ready = Readiness::default();
+    // Shut down from the start: a channel is drained all the same.
+    let shutdown = CancellationToken::new();
+    let run = tokio::spawn(ingest.run(ready.part("ingest"), shutdown.clone()));
+    run.await.unwrap().unwrap()
 }

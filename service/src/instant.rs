@@ -1,17 +1,19 @@
-//! Instants as callers write them.
+//! Instants as users write them.
 
 use chrono::DateTime;
 
-use crate::window::MAX_TIME_MS;
+/// Latest instant that can be asked for, milliseconds since the epoch (the year 2106): ClickHouse's
+/// `DateTime` ends there, less a day for widening and for looking beyond a window.
+pub const MAX_INSTANT_MS: i64 = (u32::MAX as i64 - 86_400) * 1_000;
 
 const TAKES: &str = "takes epoch milliseconds, an RFC 3339 time (with + written as %2B), now, \
                      or now-6h and the like, between 1970 and 2106";
 
-/// An instant in milliseconds since the epoch.
+/// An instant in milliseconds since the epoch, 0 to [`MAX_INSTANT_MS`].
 ///
 /// # Errors
 /// What the parameter takes, if the text is nothing of that.
-pub(super) fn parse(text: &str, now_ms: i64) -> Result<i64, &'static str> {
+pub fn parse(text: &str, now_ms: i64) -> Result<i64, &'static str> {
     let instant = if let Some(rest) = text.strip_prefix("now") {
         ago_ms(rest).and_then(|ago| now_ms.checked_sub(ago))
     } else if let Ok(ms) = text.parse() {
@@ -19,7 +21,7 @@ pub(super) fn parse(text: &str, now_ms: i64) -> Result<i64, &'static str> {
     } else {
         DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_millis())
     };
-    instant.filter(|instant| (0..=MAX_TIME_MS).contains(instant)).ok_or(TAKES)
+    instant.filter(|instant| (0..=MAX_INSTANT_MS).contains(instant)).ok_or(TAKES)
 }
 
 fn ago_ms(text: &str) -> Option<i64> {
@@ -56,7 +58,7 @@ mod tests {
         #[test]
         fn no_text_panics(text in "(now-?)?\\PC{0,40}") {
             if let Ok(instant) = parse(&text, 1_700_000_000_000) {
-                prop_assert!((0..=MAX_TIME_MS).contains(&instant));
+                prop_assert!((0..=MAX_INSTANT_MS).contains(&instant));
             }
         }
     }
