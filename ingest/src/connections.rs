@@ -9,6 +9,11 @@ use flowtrail_schema::{Endpoint, FlowRecord, IdKind, Interface, Reporter};
 use prometheus_client::metrics::counter::Counter;
 
 use crate::naming::ConnectionNames;
+use sighting::{Sighting, ends};
+
+pub(crate) use sighting::Restored;
+
+mod sighting;
 
 /// Connections remembered for each partition, at most: with four partitions a million, as many as
 /// a large cluster opens in a few minutes. Beyond it the least recently seen is forgotten and counted: its
@@ -98,7 +103,45 @@ impl Connections {
         agent: &Arc<str>,
         node: &Arc<str>,
     ) -> &mut Connection {
-        let key = Key::of(record);
+        self.note(&Sighting::of(record, agent), node)
+    }
+
+    /// Takes in what the table's rows of one observation tell.
+    ///
+    /// Restored from one row each, in the order of the rows' offsets, the connections are what they
+    /// were when these rows were made. So they are if the rows of one connection id at one point are taken
+    /// together (the earliest and the latest time, primary if one is, the latest names), in the order
+    /// of their latest times, unless several connections of one client number were open at once.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the recovery of a partition"))]
+    pub(crate) fn restore(&mut self, observation: Restored) {
+        let connection = self.note(&Sighting::of_restored(&observation), &observation.node);
+        let Restored { agent, interface, primary, names, inferred_server, .. } = observation;
+        if primary && connection.primary.is_none() {
+            connection.primary = Some(Point { agent, interface });
+        }
+        connection.inferred_server = connection.inferred_server.or(inferred_server);
+        if let Some(names) = names {
+            connection.names = Some(match &connection.names {
+                Some(known) => Arc::new(known.improved(ConnectionNames::clone(&names))),
+                None => names,
+            });
+        }
+    }
+
+    /// The connection of a record that was observed before, if it is still remembered.
+    pub(crate) fn find(
+        &mut self,
+        record: &FlowRecord,
+        agent: &Arc<str>,
+    ) -> Option<&mut Connection> {
+        let sighting = Sighting::of(record, agent);
+        let group = self.groups.get_mut(&Key::of(&sighting))?;
+        let index = group.find(&sighting)?;
+        group.connections.get_mut(index)
+    }
+
+    fn note(&mut self, sighting: &Sighting<'_>, node: &Arc<str>) -> &mut Connection {
+        let key = Key::of(sighting);
         self.touches += 1;
         if !self.groups.contains_key(&key) {
             self.order.push_back((key, self.touches));
@@ -108,31 +151,20 @@ impl Connections {
         }
         let group = self.groups.entry(key).or_default();
         group.touched = self.touches;
-        let index = match group.find(record, agent) {
+        let index = match group.find(sighting) {
             Some(index) => index,
             None => {
                 if group.connections.len() >= MAX_ALIKE {
                     group.connections.remove(0);
                     self.overflowed.inc();
                 }
-                group.connections.push(Connection::new(record));
+                group.connections.push(Connection::new(sighting));
                 group.connections.len() - 1
             }
         };
         let connection = &mut group.connections[index];
-        connection.note(record, agent, node, &self.overflowed);
+        connection.note(sighting, node, &self.overflowed);
         connection
-    }
-
-    /// The connection of a record that was observed before, if it is still remembered.
-    pub(crate) fn find(
-        &mut self,
-        record: &FlowRecord,
-        agent: &Arc<str>,
-    ) -> Option<&mut Connection> {
-        let group = self.groups.get_mut(&Key::of(record))?;
-        let index = group.find(record, agent)?;
-        group.connections.get_mut(index)
     }
 
     fn forget_oldest(&mut self) {
@@ -153,34 +185,34 @@ impl Connections {
 }
 
 impl Key {
-    fn of(record: &FlowRecord) -> Self {
-        match record.id_kind {
-            IdKind::Complete | IdKind::Partial => Self::ClientIsn(client_isn(record.connection_id)),
-            IdKind::TupleHash => Self::TupleHash(record.connection_id),
+    fn of(sighting: &Sighting<'_>) -> Self {
+        match sighting.id_kind {
+            IdKind::Complete | IdKind::Partial => {
+                Self::ClientIsn(client_isn(sighting.connection_id))
+            }
+            IdKind::TupleHash => Self::TupleHash(sighting.connection_id),
         }
     }
 }
 
 impl Group {
-    /// The connection of a record. A partial id (server's half 0) goes with a complete one unless the
+    /// The connection that something seen is of. A partial id (server's half 0) goes with a complete one unless the
     /// same interface shows both with different ends.
-    fn find(&self, record: &FlowRecord, agent: &Arc<str>) -> Option<usize> {
-        let isn = server_isn(record);
-        let fits = |connection: &Connection| connection.overlaps(record);
+    fn find(&self, sighting: &Sighting<'_>) -> Option<usize> {
+        let isn = sighting.server_isn();
+        let fits = |connection: &Connection| connection.overlaps(sighting);
         let exact = |connection: &Connection| connection.server_isn == isn;
         let half = |connection: &Connection| isn == 0 || connection.server_isn == 0;
         let all = || self.connections.iter().enumerate().rev();
         let found = all().find(|(_, connection)| {
-            fits(connection)
-                && exact(connection)
-                && (isn != 0 || !connection.differs(record, agent))
+            fits(connection) && exact(connection) && (isn != 0 || !connection.differs(sighting))
         });
         let found = found.or_else(|| {
             all().find(|(_, connection)| {
-                record.id_kind != IdKind::TupleHash
+                sighting.id_kind != IdKind::TupleHash
                     && fits(connection)
                     && half(connection)
-                    && !connection.differs(record, agent)
+                    && !connection.differs(sighting)
             })
         });
         found.map(|(index, _)| index)
@@ -188,11 +220,11 @@ impl Group {
 }
 
 impl Connection {
-    fn new(record: &FlowRecord) -> Self {
+    fn new(sighting: &Sighting<'_>) -> Self {
         Self {
-            server_isn: server_isn(record),
-            first_seen_us: record.first_seen_us,
-            last_seen_us: record.last_seen_us,
+            server_isn: sighting.server_isn(),
+            first_seen_us: sighting.first_seen_us,
+            last_seen_us: sighting.last_seen_us,
             primary: None,
             observations: Vec::with_capacity(1),
             inferred_server: None,
@@ -210,57 +242,45 @@ impl Connection {
         self.server_isn != 0
     }
 
-    fn note(
-        &mut self,
-        record: &FlowRecord,
-        agent: &Arc<str>,
-        node: &Arc<str>,
-        overflowed: &Counter,
-    ) {
-        self.server_isn = self.server_isn.max(server_isn(record));
-        self.first_seen_us = self.first_seen_us.min(record.first_seen_us);
-        self.last_seen_us = self.last_seen_us.max(record.last_seen_us);
-        if self.observations.iter().any(|seen| seen.point.is(record, agent)) {
+    fn note(&mut self, sighting: &Sighting<'_>, node: &Arc<str>, overflowed: &Counter) {
+        self.server_isn = self.server_isn.max(sighting.server_isn());
+        self.first_seen_us = self.first_seen_us.min(sighting.first_seen_us);
+        self.last_seen_us = self.last_seen_us.max(sighting.last_seen_us);
+        let Sighting { agent, interface, reporter, client, server, .. } = *sighting;
+        if self.observations.iter().any(|seen| seen.point.is(interface, agent)) {
             return;
         }
         if self.observations.len() >= MAX_POINTS {
             overflowed.inc();
             return;
         }
+        let point = Point { agent: Arc::clone(agent), interface: Arc::clone(interface) };
         self.observations.push(Observation {
-            point: Point { agent: Arc::clone(agent), interface: Arc::clone(&record.interface) },
+            point,
             node: Arc::clone(node),
-            reporter: record.reporter,
-            client: record.client,
-            server: record.server,
+            reporter,
+            client,
+            server,
         });
     }
 
-    fn overlaps(&self, record: &FlowRecord) -> bool {
-        record.first_seen_us <= self.last_seen_us.saturating_add(OVERLAP_US)
-            && self.first_seen_us <= record.last_seen_us.saturating_add(OVERLAP_US)
+    fn overlaps(&self, sighting: &Sighting<'_>) -> bool {
+        sighting.first_seen_us <= self.last_seen_us.saturating_add(OVERLAP_US)
+            && self.first_seen_us <= sighting.last_seen_us.saturating_add(OVERLAP_US)
     }
 
     /// The same interface showed other ends.
-    fn differs(&self, record: &FlowRecord, agent: &Arc<str>) -> bool {
+    fn differs(&self, sighting: &Sighting<'_>) -> bool {
         self.observations.iter().any(|seen| {
-            seen.point.is(record, agent)
-                && (seen.client, seen.server) != (record.client, record.server)
+            seen.point.is(sighting.interface, sighting.agent)
+                && ends(seen.client, seen.server) != ends(sighting.client, sighting.server)
         })
     }
 }
 
 impl Point {
-    /// Whether a record of `agent` was observed here.
-    pub(crate) fn is(&self, record: &FlowRecord, agent: &str) -> bool {
-        *self.agent == *agent && self.interface.name == record.interface.name
-    }
-}
-
-/// The server's half of an id; 0 in a partial one, and where there are no halves.
-fn server_isn(record: &FlowRecord) -> u32 {
-    match record.id_kind {
-        IdKind::Complete => record.connection_id as u32,
-        IdKind::Partial | IdKind::TupleHash => 0,
+    /// Whether this is an interface of an agent.
+    pub(crate) fn is(&self, interface: &Interface, agent: &str) -> bool {
+        *self.agent == *agent && self.interface.name == interface.name
     }
 }

@@ -176,7 +176,7 @@ fn server_rank(end: &End) -> u8 {
 
 impl ConnectionNames {
     /// These names, with what was unknown (also: who is behind NAT) taken from newer ones.
-    fn improved(&self, newer: Self) -> Self {
+    pub(crate) fn improved(&self, newer: Self) -> Self {
         let better = |known: &End, newer: End, rank: fn(&End) -> u8| {
             if rank(&newer) > rank(known) { newer } else { known.clone() }
         };

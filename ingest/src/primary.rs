@@ -121,7 +121,7 @@ pub(crate) fn is_primary(
         return false;
     }
     if let Some(primary) = &connection.primary {
-        return primary.is(record, agent);
+        return primary.is(&record.interface, agent);
     }
     if !is_best(record, agent, announced) {
         return false;

@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use serde_json::json;
 
 use super::*;
-use crate::connections::Connections;
+use crate::connections::{Connections, Restored};
 use crate::objects::{Object, Pod, Service};
 
 const START_US: u64 = 1_700_000_000_000_000;
@@ -101,6 +101,53 @@ fn another_connection_of_the_same_id_much_later_has_its_own_names() {
     assert_eq!(name(&mut connections, &index, &record(0))[0], "first");
     index.delete(&pod("first", "10.0.0.1"), START_US + 100_000_000);
     assert_eq!(name(&mut connections, &index, &record(1_000))[0], "");
+}
+
+#[test]
+fn a_restored_connection_keeps_its_names_and_its_direction() {
+    let mut index = IdentityIndex::default();
+    index.apply(&pod("client", "10.0.0.1"), START_US);
+    index.apply(&service("shop", "10.96.0.1"), START_US);
+    let node: Arc<str> = "n".into();
+    let from_client = record(0, "va", Reporter::Client, "10.96.0.1:80");
+    let row = |record: &FlowRecord, names, inferred_server| Restored {
+        connection_id: record.connection_id,
+        id_kind: record.id_kind,
+        agent: Arc::clone(&node),
+        node: Arc::clone(&node),
+        interface: Arc::clone(&record.interface),
+        reporter: record.reporter,
+        client: record.client,
+        server: record.server,
+        first_seen_us: record.first_seen_us,
+        last_seen_us: record.last_seen_us,
+        primary: true,
+        names,
+        inferred_server,
+    };
+    let mut connections = Connections::new(10, Counter::default());
+    let connection = connections.observe(&from_client, &node, &node);
+    let names = named(&from_client, &node, Some(connection), &index);
+    // Ingest starts anew; the client's address is another's by now, and the backend shows.
+    let mut restored = Connections::new(10, Counter::default());
+    restored.restore(row(&from_client, Some(names), None));
+    index.delete(&pod("client", "10.0.0.1"), START_US + 5_000_000);
+    index.apply(&pod("other", "10.0.0.1"), START_US + 5_000_000);
+    index.apply(&pod("backend", "10.0.0.2"), START_US);
+    let from_server = record(10, "vb", Reporter::Server, "10.0.0.2:8080");
+    assert_eq!(name(&mut restored, &index, &from_server), ["client", "backend", "shop"]);
+    assert_eq!(name(&mut restored, &index, &from_client), ["client", "backend", "shop"]);
+
+    // The row of a connection that was turned round has its ends turned round too.
+    let mut midstream = record(0, "va", Reporter::Client, "10.0.0.3:50000");
+    midstream.direction_inferred = true;
+    midstream.id_kind = IdKind::TupleHash;
+    let turned = turned_round(&midstream);
+    restored.restore(row(&turned, None, Some(turned.server)));
+    midstream.first_seen_us += 1;
+    let connection = restored.find(&midstream, &node);
+    assert!(connection.is_some());
+    assert_eq!(directed(&midstream, &node, connection, &index).server, turned.server);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use flowtrail_schema::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::connections::Connections;
+use crate::connections::{Connections, Restored};
 
 const START_US: u64 = 1_700_000_000_000_000;
 
@@ -66,22 +66,44 @@ fn batch(agent: &str, seconds: u64, records: Vec<FlowRecord>, announced: &[&str]
     }
 }
 
-/// Agent, interface and id of each record that the log makes primary, in its order.
-fn decide(log: &[FlowBatch]) -> Vec<(String, String, u64)> {
-    let mut announced = Announcements::default();
-    let mut connections = Connections::new(1_000, Counter::default());
-    let mut primary = Vec::new();
-    for batch in log {
-        announced.renew(batch);
-        for record in &batch.records {
-            let connection = connections.observe(record, &batch.agent, &batch.node);
-            if is_primary(record, &batch.agent, connection, &announced) {
-                let interface = record.interface.name.clone();
-                primary.push((batch.agent.to_string(), interface, record.connection_id));
+/// Agent, interface and id of a record that is primary.
+type Primary = (String, String, u64);
+
+/// One partition's state, as far as decisions need it.
+struct Decider {
+    announced: Announcements,
+    connections: Connections,
+}
+
+impl Decider {
+    fn new() -> Self {
+        let connections = Connections::new(1_000, Counter::default());
+        Self { announced: Announcements::default(), connections }
+    }
+
+    /// The decision about each record of a log, in its order.
+    fn decide<'a>(&mut self, log: &'a [FlowBatch]) -> Vec<(&'a FlowBatch, &'a FlowRecord, bool)> {
+        let mut decided = Vec::new();
+        for batch in log {
+            self.announced.renew(batch);
+            for record in &batch.records {
+                let connection = self.connections.observe(record, &batch.agent, &batch.node);
+                let primary = is_primary(record, &batch.agent, connection, &self.announced);
+                decided.push((batch, record, primary));
             }
         }
+        decided
     }
-    primary
+}
+
+/// What is primary of a log, in its order.
+fn decide(log: &[FlowBatch]) -> Vec<Primary> {
+    let decided = Decider::new().decide(log);
+    let primary =
+        decided.into_iter().filter(|(_, _, primary)| *primary).map(|(batch, record, _)| {
+            (batch.agent.to_string(), record.interface.name.clone(), record.connection_id)
+        });
+    primary.collect()
 }
 
 const ID: u64 = 7 << 32 | 9;
@@ -164,6 +186,25 @@ fn logs() -> impl Strategy<Value = Vec<FlowBatch>> {
     })
 }
 
+/// What a record's row tells later.
+fn row(batch: &FlowBatch, record: &FlowRecord, primary: bool) -> Restored {
+    Restored {
+        connection_id: record.connection_id,
+        id_kind: record.id_kind,
+        agent: Arc::clone(&batch.agent),
+        node: Arc::clone(&batch.node),
+        interface: Arc::clone(&record.interface),
+        reporter: record.reporter,
+        client: record.client,
+        server: record.server,
+        first_seen_us: record.first_seen_us,
+        last_seen_us: record.last_seen_us,
+        primary,
+        names: None,
+        inferred_server: None,
+    }
+}
+
 proptest! {
     #[test]
     fn at_most_one_observation_is_primary(log in logs()) {
@@ -174,6 +215,17 @@ proptest! {
             let first = seen.entry(id >> 32).or_insert_with(|| point.clone());
             prop_assert_eq!(&*first, &point, "of connection {:x}", id);
         }
+    }
+
+    #[test]
+    fn a_restored_table_decides_like_the_original(log in logs(), position in any::<prop::sample::Index>()) {
+        let (past, future) = log.split_at(position.index(log.len() + 1));
+        let (mut original, mut restored) = (Decider::new(), Decider::new());
+        for (batch, record, primary) in original.decide(past) {
+            restored.connections.restore(row(batch, record, primary));
+        }
+        past.iter().for_each(|batch| restored.announced.renew(batch));
+        prop_assert_eq!(restored.decide(future), original.decide(future));
     }
 
     #[test]

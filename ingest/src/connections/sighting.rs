@@ -1,0 +1,87 @@
+//! A connection as it is seen at one point: in a record, or, after a restart, in the rows of some.
+
+use std::sync::Arc;
+
+use flowtrail_schema::{Endpoint, FlowRecord, IdKind, Interface, Reporter};
+
+use crate::naming::ConnectionNames;
+
+/// What the table's rows of one observation of a connection tell, to go on from after a restart.
+#[derive(Clone, Debug)]
+pub(crate) struct Restored {
+    pub(crate) connection_id: u64,
+    pub(crate) id_kind: IdKind,
+    pub(crate) agent: Arc<str>,
+    pub(crate) node: Arc<str>,
+    pub(crate) interface: Arc<Interface>,
+    pub(crate) reporter: Reporter,
+    pub(crate) client: Endpoint,
+    pub(crate) server: Endpoint,
+    /// Time of the first packet in these rows, microseconds since the epoch.
+    pub(crate) first_seen_us: u64,
+    /// Time of the last packet in these rows, microseconds since the epoch.
+    pub(crate) last_seen_us: u64,
+    /// The rows are of the connection's primary observation.
+    pub(crate) primary: bool,
+    /// The names in the latest row, if they were resolved.
+    pub(crate) names: Option<Arc<ConnectionNames>>,
+    /// Where the direction was inferred: the end that turned out to be the server.
+    pub(crate) inferred_server: Option<Endpoint>,
+}
+
+/// What of a record, or of its rows, tells which connection it is of, and where it was seen.
+#[derive(Clone, Copy)]
+pub(super) struct Sighting<'a> {
+    pub(super) connection_id: u64,
+    pub(super) id_kind: IdKind,
+    pub(super) agent: &'a Arc<str>,
+    pub(super) interface: &'a Arc<Interface>,
+    pub(super) reporter: Reporter,
+    pub(super) client: Endpoint,
+    pub(super) server: Endpoint,
+    pub(super) first_seen_us: u64,
+    pub(super) last_seen_us: u64,
+}
+
+impl<'a> Sighting<'a> {
+    pub(super) fn of(record: &'a FlowRecord, agent: &'a Arc<str>) -> Self {
+        Self {
+            connection_id: record.connection_id,
+            id_kind: record.id_kind,
+            agent,
+            interface: &record.interface,
+            reporter: record.reporter,
+            client: record.client,
+            server: record.server,
+            first_seen_us: record.first_seen_us,
+            last_seen_us: record.last_seen_us,
+        }
+    }
+
+    pub(super) fn of_restored(restored: &'a Restored) -> Self {
+        Self {
+            connection_id: restored.connection_id,
+            id_kind: restored.id_kind,
+            agent: &restored.agent,
+            interface: &restored.interface,
+            reporter: restored.reporter,
+            client: restored.client,
+            server: restored.server,
+            first_seen_us: restored.first_seen_us,
+            last_seen_us: restored.last_seen_us,
+        }
+    }
+
+    /// The server's half of the id; 0 in a partial one, and where there are no halves.
+    pub(super) fn server_isn(&self) -> u32 {
+        match self.id_kind {
+            IdKind::Complete => self.connection_id as u32,
+            IdKind::Partial | IdKind::TupleHash => 0,
+        }
+    }
+}
+
+/// The two ends, whichever is the client: rows have them turned round where that was inferred.
+pub(super) fn ends(one: Endpoint, other: Endpoint) -> (Endpoint, Endpoint) {
+    (one.min(other), one.max(other))
+}
