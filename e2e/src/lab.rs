@@ -42,6 +42,8 @@ pub struct Node {
     pub name: String,
     /// Its address on the fabric.
     pub ip: Ipv4Addr,
+    /// The network of its pods.
+    pub pods: String,
     /// The gateway of its pods: the bridge's address.
     gateway: Ipv4Addr,
 }
@@ -115,7 +117,7 @@ impl Lab {
         namespace.ip(["link", "set", BRIDGE, "up"])?;
         let pods = format!("10.244.{number}.0/24");
         fabric.ip(["route", "add", &pods, "via", &ip.to_string()])?;
-        Ok(Node { namespace, name: name.to_owned(), ip, gateway })
+        Ok(Node { namespace, name: name.to_owned(), ip, pods, gateway })
     }
 
     /// Makes a host beyond the cluster.
