@@ -154,6 +154,9 @@ impl Lab {
             &namespace.name,
         ])?;
         node.namespace.ip(["link", "set", &host_interface, "master", BRIDGE, "up"])?;
+        // A pod may be behind the Service that it calls.
+        let hairpin = ["type", "bridge_slave", "hairpin", "on"];
+        node.namespace.ip(["link", "set", &host_interface].into_iter().chain(hairpin))?;
         namespace.ip(["address", "add", &format!("{ip}/32"), "dev", ETH0])?;
         namespace.ip(["link", "set", ETH0, "up"])?;
         let gateway = node.gateway.to_string();
