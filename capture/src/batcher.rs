@@ -5,6 +5,7 @@ mod backlog;
 mod limits;
 mod summary;
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use flowtrail_schema::batch::{MAX_ANNOUNCED_ADDRESSES, MAX_RECORDS, MAX_REPORTS, MAX_SPAN_S};
@@ -203,8 +204,14 @@ impl Batcher {
 
     /// Ends an interval: every partition is due a batch with the report, maybe without records. Of
     /// the reports for a partition whose batches cannot leave, the oldest go past the cap: that a
-    /// report is missing says that something was wrong. Returns how many addresses are too many.
+    /// report is missing says that something was wrong. Addresses stay announced while something waits
+    /// from when they were. Returns how many addresses are too many.
     pub fn end_interval(&mut self, report: Coverage, mut announced: Vec<IpAddr>) -> u64 {
+        // What waits from earlier intervals is of addresses announced then, be they gone by now.
+        if self.partitions.iter().any(|partition| partition.due) {
+            let known: HashSet<IpAddr> = announced.iter().copied().collect();
+            announced.extend(self.announced_addresses.iter().filter(|it| !known.contains(it)));
+        }
         let refused = announced.len().saturating_sub(MAX_ANNOUNCED_ADDRESSES);
         announced.truncate(MAX_ANNOUNCED_ADDRESSES);
         self.announced_addresses = announced;

@@ -19,6 +19,8 @@ pub const DROPPED_PORT: u16 = 6379;
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 /// The port it serves.
 pub const OUTSIDE_PORT: u16 = 443;
+/// kube-proxy's mark of packets to masquerade.
+const MASQUERADE: &str = "0x4000";
 
 /// A pod with its place in Kubernetes.
 #[derive(Clone, Debug)]
@@ -52,6 +54,44 @@ pub struct ServiceSpec {
     pub port: u16,
     /// Port of the endpoints.
     pub target_port: u16,
+    /// Port of every node that leads to it too.
+    pub node_port: Option<u16>,
+}
+
+/// A pod to lay out: its node's number (1 or 2), namespace, workload, and its port, if it serves.
+pub type PodPlan = (u8, &'static str, &'static str, Option<u16>);
+
+/// The demo's pods.
+const PODS: &[PodPlan] = &[
+    (1, "clients", "visitors", None),
+    (1, "shop", "web", Some(HTTP_PORT)),
+    (2, "shop", "web", Some(HTTP_PORT)),
+    (1, "shop", "api", Some(HTTP_PORT)),
+    (2, "data", "postgres", Some(POSTGRES_PORT)),
+    (1, "shop", "payments", None),
+    (1, "monitoring", "prometheus", None),
+    (1, "security", "scanner", None),
+];
+
+/// The demo's Services.
+const SERVICES: &[ServiceSpec] = &[
+    ServiceSpec::of("shop", "web", 10, 80, HTTP_PORT),
+    ServiceSpec::of("shop", "api", 20, 80, HTTP_PORT),
+    ServiceSpec::of("data", "postgres", 30, POSTGRES_PORT, POSTGRES_PORT),
+];
+
+impl ServiceSpec {
+    /// A Service of a workload's name, with the address of a number.
+    pub const fn of(
+        namespace: &'static str,
+        name: &'static str,
+        number: u8,
+        port: u16,
+        target_port: u16,
+    ) -> Self {
+        let ip = Ipv4Addr::new(10, 96, 0, number);
+        Self { namespace, name, ip, port, target_port, node_port: None }
+    }
 }
 
 /// The running cluster.
@@ -72,11 +112,19 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Lays out the cluster.
+    /// Lays out the demo's cluster.
     ///
     /// # Errors
     /// Without root, `ip` or `nft`, or if the kernel refuses.
     pub fn new(prefix: &str) -> Result<Self> {
+        Self::of(prefix, PODS, SERVICES)
+    }
+
+    /// Lays out a cluster of two nodes.
+    ///
+    /// # Errors
+    /// As [`Cluster::new`].
+    pub fn of(prefix: &str, plan: &[PodPlan], services: &[ServiceSpec]) -> Result<Self> {
         let mut lab = Lab::new(prefix)?;
         let fabric = lab.fabric()?;
         let node_a = lab.node(&fabric, "node-a", 1)?;
@@ -84,8 +132,8 @@ impl Cluster {
         let outside = lab.outside(&fabric, "outside", OUTSIDE)?;
 
         let mut pods = Vec::new();
-        let mut add = |node: &Node, namespace, workload, port| -> Result<()> {
-            let number = pods.len() as u8 + 10;
+        for (number, (node, namespace, workload, port)) in (10..).zip(plan.iter().copied()) {
+            let node = if node == 1 { &node_a } else { &node_b };
             let stateful = workload == "postgres";
             let name = if stateful {
                 format!("{workload}-0")
@@ -95,31 +143,18 @@ impl Cluster {
             let pod = lab.pod(node, &format!("{workload}-{number}"), number)?;
             let node = node.name.clone();
             pods.push(PodSpec { pod, namespace, workload, name, node, stateful, port });
-            Ok(())
-        };
-        add(&node_a, "clients", "visitors", None)?;
-        add(&node_a, "shop", "web", Some(HTTP_PORT))?;
-        add(&node_b, "shop", "web", Some(HTTP_PORT))?;
-        add(&node_a, "shop", "api", Some(HTTP_PORT))?;
-        add(&node_b, "data", "postgres", Some(POSTGRES_PORT))?;
-        add(&node_a, "shop", "payments", None)?;
-        add(&node_a, "monitoring", "prometheus", None)?;
-        add(&node_a, "security", "scanner", None)?;
-
-        let service = |namespace, name, number, port, target_port| {
-            let ip = Ipv4Addr::new(10, 96, 0, number);
-            ServiceSpec { namespace, name, ip, port, target_port }
-        };
-        let services = vec![
-            service("shop", "web", 10, 80, HTTP_PORT),
-            service("shop", "api", 20, 80, HTTP_PORT),
-            service("data", "postgres", 30, POSTGRES_PORT, POSTGRES_PORT),
-        ];
+        }
+        let services = services.to_vec();
         let cluster = Self { node_a, node_b, outside, pods, services, _lab: lab };
-        let rules = cluster.rules();
-        cluster.node_a.namespace.nft(&rules)?;
-        cluster.node_b.namespace.nft(&rules)?;
+        for node in cluster.nodes() {
+            node.namespace.nft(&cluster.rules(node))?;
+        }
         Ok(cluster)
+    }
+
+    /// Both nodes.
+    pub fn nodes(&self) -> [&Node; 2] {
+        [&self.node_a, &self.node_b]
     }
 
     /// Pods of a workload.
@@ -134,7 +169,10 @@ impl Cluster {
 
     /// What kube-proxy and a network policy would do on each node: Services by DNAT, masquerade
     /// towards the outside, and one port closed by a rule.
-    fn rules(&self) -> String {
+    ///
+    /// What comes by a NodePort is masqueraded, as is what a pod sends to itself through a Service: else
+    /// the answer would take another way.
+    fn rules(&self, node: &Node) -> String {
         let services: String = self
             .services
             .iter()
@@ -144,14 +182,20 @@ impl Cluster {
                     .enumerate()
                     .map(|(n, pod)| format!("{n} : {} . {}", pod.pod.ip, service.target_port))
                     .collect();
-                format!(
-                    "    ip daddr {} tcp dport {} dnat ip to numgen inc mod {} map {{ {} }}\n",
-                    service.ip,
-                    service.port,
-                    endpoints.len(),
-                    endpoints.join(", ")
-                )
+                let (count, endpoints) = (endpoints.len(), endpoints.join(", "));
+                let dnat = format!("dnat ip to numgen inc mod {count} map {{ {endpoints} }}");
+                let ServiceSpec { ip, port, .. } = service;
+                let node_port = service.node_port.map_or_else(String::new, |port| {
+                    let to = format!("ip daddr {} tcp dport {port}", node.ip);
+                    format!("    {to} meta mark set {MASQUERADE} {dnat}\n")
+                });
+                format!("    ip daddr {ip} tcp dport {port} {dnat}\n{node_port}")
             })
+            .collect();
+        let hairpins: String = self
+            .pods
+            .iter()
+            .map(|pod| format!("    ip saddr {0} ip daddr {0} masquerade\n", pod.pod.ip))
             .collect();
         format!(
             "table ip demo {{
@@ -167,7 +211,8 @@ impl Cluster {
   }}
   chain postrouting {{
     type nat hook postrouting priority srcnat
-    ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 masquerade
+    meta mark {MASQUERADE} masquerade
+{hairpins}    ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 masquerade
   }}
   chain network_policy {{
     type filter hook forward priority filter

@@ -138,7 +138,7 @@ fn forward(url: &str, headers: &axum::http::HeaderMap, body: &[u8]) -> Result<Re
     );
     let mut request = agent.post(url);
     for (name, value) in headers {
-        if name.as_str().starts_with("x-clickhouse") {
+        if name == "content-type" || name.as_str().starts_with("x-clickhouse") {
             request = request.header(name, value);
         }
     }

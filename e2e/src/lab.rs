@@ -42,6 +42,8 @@ pub struct Node {
     pub name: String,
     /// Its address on the fabric.
     pub ip: Ipv4Addr,
+    /// The network of its pods.
+    pub pods: String,
     /// The gateway of its pods: the bridge's address.
     gateway: Ipv4Addr,
 }
@@ -115,7 +117,7 @@ impl Lab {
         namespace.ip(["link", "set", BRIDGE, "up"])?;
         let pods = format!("10.244.{number}.0/24");
         fabric.ip(["route", "add", &pods, "via", &ip.to_string()])?;
-        Ok(Node { namespace, name: name.to_owned(), ip, gateway })
+        Ok(Node { namespace, name: name.to_owned(), ip, pods, gateway })
     }
 
     /// Makes a host beyond the cluster.
@@ -152,6 +154,9 @@ impl Lab {
             &namespace.name,
         ])?;
         node.namespace.ip(["link", "set", &host_interface, "master", BRIDGE, "up"])?;
+        // A pod may be behind the Service that it calls.
+        let hairpin = ["type", "bridge_slave", "hairpin", "on"];
+        node.namespace.ip(["link", "set", &host_interface].into_iter().chain(hairpin))?;
         namespace.ip(["address", "add", &format!("{ip}/32"), "dev", ETH0])?;
         namespace.ip(["link", "set", ETH0, "up"])?;
         let gateway = node.gateway.to_string();

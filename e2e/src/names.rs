@@ -9,8 +9,7 @@ use crate::lab::Node;
 /// All objects of the cluster, as if it had been up for ten minutes at `now`.
 pub fn list(cluster: &Cluster, now: DateTime<Utc>) -> Value {
     let created = (now - TimeDelta::minutes(10)).to_rfc3339_opts(SecondsFormat::Secs, true);
-    let nodes = [&cluster.node_a, &cluster.node_b];
-    let mut items: Vec<Value> = nodes.map(|node| node_object(node, &created)).into();
+    let mut items: Vec<Value> = cluster.nodes().map(|node| node_object(node, &created)).into();
     items.extend(cluster.pods.iter().map(|pod| pod_object(cluster, pod, &created)));
     let mut replica_sets: Vec<_> = cluster.pods.iter().filter(|pod| !pod.stateful).collect();
     replica_sets.dedup_by_key(|pod| (pod.namespace, pod.workload));
@@ -47,6 +46,7 @@ fn node_object(node: &Node, created: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": metadata("Node", "", &node.name, created),
+        "spec": {"podCIDR": node.pods, "podCIDRs": [node.pods]},
         "status": {"addresses": [
             {"type": "InternalIP", "address": node.ip}, {"type": "Hostname", "address": node.name},
         ]},
@@ -63,7 +63,7 @@ fn pod_object(cluster: &Cluster, pod: &PodSpec, created: &str) -> Value {
     };
     let ports: Vec<Value> =
         pod.port.iter().map(|port| json!({"containerPort": port, "protocol": "TCP"})).collect();
-    let node = [&cluster.node_a, &cluster.node_b].into_iter().find(|node| node.name == pod.node);
+    let node = cluster.nodes().into_iter().find(|node| node.name == pod.node);
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": metadata,
@@ -98,9 +98,13 @@ fn service_object(service: &ServiceSpec, created: &str) -> Value {
         "apiVersion": "v1", "kind": "Service",
         "metadata": metadata("Service", service.namespace, service.name, created),
         "spec": {
-            "type": "ClusterIP", "clusterIP": service.ip, "clusterIPs": [service.ip],
+            "type": if service.node_port.is_some() { "NodePort" } else { "ClusterIP" },
+            "clusterIP": service.ip, "clusterIPs": [service.ip],
             "selector": {"app": service.name},
-            "ports": [{"protocol": "TCP", "port": service.port, "targetPort": service.target_port}],
+            "ports": [{
+                "protocol": "TCP", "port": service.port, "targetPort": service.target_port,
+                "nodePort": service.node_port,
+            }],
         },
     })
 }

@@ -14,7 +14,7 @@ use crate::cluster::Cluster;
 use crate::expectation::differences;
 use crate::flowtrail::{Process, get};
 use crate::names;
-use crate::traffic::{Running, Server, Truth};
+use crate::traffic::{Running, Server, TRAFFIC, Traffic, Truth};
 
 /// From a packet to the graph: the interval (10 s), the cut (0.5 s), the chunk; doubled.
 const VISIBLE_TIMEOUT: Duration = Duration::from_secs(40);
@@ -31,15 +31,23 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// Starts servers, then clients. Whoever watches must be ready.
+    /// Starts servers, then the demo's clients. Whoever watches must be ready.
     ///
     /// # Errors
     /// If a program cannot be started.
     pub fn start(cluster: &Cluster, program: &Path) -> Result<Self> {
+        Self::of(cluster, program, TRAFFIC)
+    }
+
+    /// Starts servers, then some clients.
+    ///
+    /// # Errors
+    /// As [`Scenario::start`].
+    pub fn of(cluster: &Cluster, program: &Path, traffic: &[Traffic]) -> Result<Self> {
         let program = program.display().to_string();
         let servers = cluster.start_servers(&program)?;
         let started = Utc::now();
-        let clients = cluster.start_clients(&program)?;
+        let clients = cluster.start_clients(&program, traffic)?;
         Ok(Self { clients, _servers: servers, started, stopped: None })
     }
 

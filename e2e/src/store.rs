@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use flowtrail_embedded::{Config, Engine};
 use flowtrail_service::metrics::Metrics;
 use tokio::runtime::Runtime;
@@ -47,6 +47,21 @@ impl Store {
     /// Its HTTP interface.
     pub fn url(&self) -> String {
         self.url.clone()
+    }
+
+    /// What the engine answers to a query, without the line's end.
+    ///
+    /// # Errors
+    /// If it refuses it; with what it says.
+    pub fn ask(&self, sql: &str) -> Result<String> {
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let mut answer = agent.post(format!("{}/?database=flowtrail", self.url)).send(sql)?;
+        let text = answer.body_mut().read_to_string()?;
+        if !answer.status().is_success() {
+            bail!("{sql}: {text}");
+        }
+        Ok(text.trim_end().to_owned())
     }
 }
 

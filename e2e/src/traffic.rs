@@ -17,16 +17,18 @@ use crate::workload::Transferred;
 pub struct Traffic {
     /// Name for people and for the counters.
     pub name: &'static str,
-    /// Client: namespace and workload.
+    /// Client: namespace and workload; an empty namespace for a node, or for the host beyond the cluster.
     pub client: (&'static str, &'static str),
     /// Server: namespace and workload; an empty namespace for an address beyond the cluster.
     pub server: (&'static str, &'static str),
     /// Service it goes through.
     pub service: Option<&'static str>,
+    /// Whether it asks the first node, at the Service's port there.
+    pub by_node_port: bool,
     /// What to ask, as flags of the workload program.
-    flags: &'static [&'static str],
+    pub flags: &'static [&'static str],
     /// Port asked, where it is not the Service's.
-    port: u16,
+    pub port: u16,
     /// How attempts end.
     pub outcome: Outcome,
 }
@@ -51,6 +53,7 @@ pub const TRAFFIC: &[Traffic] = &[
         client: ("clients", "visitors"),
         server: ("shop", "web"),
         service: Some("web"),
+        by_node_port: false,
         flags: &["--request", "180", "--response", "4200", "--pause-ms", "120"],
         port: HTTP_PORT,
         outcome: Outcome::Closed,
@@ -60,6 +63,7 @@ pub const TRAFFIC: &[Traffic] = &[
         client: ("shop", "web"),
         server: ("shop", "api"),
         service: Some("api"),
+        by_node_port: false,
         flags: &["--request", "350", "--response", "90000", "--pause-ms", "150"],
         port: HTTP_PORT,
         outcome: Outcome::Closed,
@@ -69,6 +73,7 @@ pub const TRAFFIC: &[Traffic] = &[
         client: ("shop", "api"),
         server: ("data", "postgres"),
         service: Some("postgres"),
+        by_node_port: false,
         flags: &["--keep-open", "--request", "700", "--response", "12000", "--pause-ms", "250"],
         port: POSTGRES_PORT,
         outcome: Outcome::StaysOpen,
@@ -78,6 +83,7 @@ pub const TRAFFIC: &[Traffic] = &[
         client: ("shop", "payments"),
         server: ("", "203.0.113.10"),
         service: None,
+        by_node_port: false,
         flags: &["--request", "1500", "--response", "600", "--pause-ms", "400"],
         port: OUTSIDE_PORT,
         outcome: Outcome::Closed,
@@ -87,6 +93,7 @@ pub const TRAFFIC: &[Traffic] = &[
         client: ("monitoring", "prometheus"),
         server: ("shop", "web"),
         service: None,
+        by_node_port: false,
         flags: &["--request", "100", "--response", "30000", "--pause-ms", "1000"],
         port: HTTP_PORT,
         outcome: Outcome::Closed,
@@ -96,6 +103,7 @@ pub const TRAFFIC: &[Traffic] = &[
         client: ("security", "scanner"),
         server: ("shop", "web"),
         service: None,
+        by_node_port: false,
         flags: &["--attempts", "3", "--pause-ms", "100"],
         port: CLOSED_PORT,
         outcome: Outcome::Refused,
@@ -105,6 +113,7 @@ pub const TRAFFIC: &[Traffic] = &[
         client: ("security", "scanner"),
         server: ("data", "postgres"),
         service: None,
+        by_node_port: false,
         flags: &["--attempts", "2", "--pause-ms", "100"],
         port: DROPPED_PORT,
         outcome: Outcome::Unanswered,
@@ -168,19 +177,17 @@ impl Cluster {
         Ok(servers)
     }
 
-    /// Starts all client programs, with a counter of their packets in front of each.
+    /// Starts client programs, with a counter of their packets in front of each.
     ///
     /// # Errors
     /// If a program cannot be started.
-    pub fn start_clients(&self, program: &str) -> Result<Vec<Running>> {
-        TRAFFIC.iter().map(|traffic| self.start_client(program, *traffic)).collect()
+    pub fn start_clients(&self, program: &str, traffic: &[Traffic]) -> Result<Vec<Running>> {
+        traffic.iter().map(|traffic| self.start_client(program, *traffic)).collect()
     }
 
     fn start_client(&self, program: &str, traffic: Traffic) -> Result<Running> {
-        let (namespace, workload) = traffic.client;
-        let pod = self.pods_of(namespace, workload).next().context("no such client")?;
+        let namespace = self.client_of(&traffic).context("no such client")?.clone();
         let to = self.address_of(&traffic).context("no such server")?;
-        let namespace = pod.pod.namespace.clone();
         namespace.nft(&counters(traffic.name, to))?;
         let mut command = namespace.command(program);
         command.args(["call", "--to", &to.to_string()]).args(traffic.flags);
@@ -188,12 +195,27 @@ impl Cluster {
         Ok(Running { traffic, child, namespace })
     }
 
+    fn client_of(&self, traffic: &Traffic) -> Option<&Namespace> {
+        match traffic.client {
+            ("", name) if name == OUTSIDE.to_string() => Some(&self.outside),
+            ("", name) => {
+                self.nodes().into_iter().find(|node| node.name == name).map(|node| &node.namespace)
+            }
+            (namespace, workload) => {
+                self.pods_of(namespace, workload).next().map(|pod| &pod.pod.namespace)
+            }
+        }
+    }
+
     /// What a client connects to: the Service, a pod (of this node, if there is one) or the outside.
     fn address_of(&self, traffic: &Traffic) -> Option<SocketAddr> {
         let (namespace, workload) = traffic.server;
         if let Some(name) = traffic.service {
             let service = self.services.iter().find(|service| service.name == name)?;
-            return Some((service.ip, service.port).into());
+            return Some(match traffic.by_node_port {
+                true => (self.node_a.ip, service.node_port?).into(),
+                false => (service.ip, service.port).into(),
+            });
         }
         if namespace.is_empty() {
             return Some((OUTSIDE, traffic.port).into());
@@ -255,11 +277,13 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// Counters of the packets between a client's namespace and a server, as nftables sees them.
+/// Counters of the packets between a client's namespace and a server, as nftables sees them, from 0.
 fn counters(table: &str, to: SocketAddr) -> String {
     let (ip, port) = (to.ip(), to.port());
     format!(
-        "table ip {table} {{
+        "table ip {table} {{ }}
+delete table ip {table}
+table ip {table} {{
   counter sent {{ }}
   counter received {{ }}
   chain output {{

@@ -246,7 +246,12 @@ impl Connection {
         self.first_seen_us = self.first_seen_us.min(sighting.first_seen_us);
         self.last_seen_us = self.last_seen_us.max(sighting.last_seen_us);
         let Sighting { agent, interface, reporter, client, server, .. } = *sighting;
-        if self.observations.iter().any(|seen| seen.point.is(interface, agent)) {
+        // What is forwarded out of the interface that it came in by shows two pairs of ends there.
+        let here = |seen: &Observation| {
+            seen.point.is(interface, agent)
+                && ends(seen.client, seen.server) == ends(client, server)
+        };
+        if self.observations.iter().any(here) {
             return;
         }
         if self.observations.len() >= MAX_POINTS {

@@ -128,7 +128,7 @@ macro_rules! kind {
 
 kind!(Pod { spec: PodSpec, status: PodStatus } "" "pods" NamespaceResourceScope);
 kind!(Service { spec: ServiceSpec, status: ServiceStatus } "" "services" NamespaceResourceScope);
-kind!(Node { status: NodeStatus } "" "nodes" ClusterResourceScope);
+kind!(Node { spec: NodeSpec, status: NodeStatus } "" "nodes" ClusterResourceScope);
 kind!(EndpointSlice { endpoints: Vec<SliceEndpoint> } "discovery.k8s.io" "endpointslices" NamespaceResourceScope);
 kind!(ReplicaSet {} "apps" "replicasets" NamespaceResourceScope);
 kind!(Job {} "batch" "jobs" NamespaceResourceScope);
@@ -181,6 +181,12 @@ part!(ServiceSpec {
 part!(ServicePort { port: u16, node_port: Option<u16> });
 part!(ServiceStatus { load_balancer: LoadBalancer });
 part!(LoadBalancer { ingress: Vec<HoldsIp> });
+part!(NodeSpec {
+    #[serde(rename = "podCIDR")]
+    pod_cidr: String,
+    #[serde(rename = "podCIDRs")]
+    pod_cidrs: Vec<String>
+});
 part!(NodeStatus { addresses: Vec<NodeAddress> });
 part!(NodeAddress { address: String });
 part!(SliceEndpoint { target_ref: Option<TargetReference> });

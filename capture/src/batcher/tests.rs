@@ -194,6 +194,21 @@ fn more_addresses_than_a_batch_may_announce_are_refused_and_counted() {
 }
 
 #[test]
+fn what_was_announced_stays_so_while_something_waits_from_then() {
+    let address = |last| std::net::IpAddr::from([10, 0, 0, last]);
+    let mut batcher = batcher(2);
+    batcher.end_interval(report(interval()), vec![address(1)]);
+    // The pod is gone, and its neighbour came; of two batches one has left.
+    batcher.pop().unwrap();
+    batcher.end_interval(report(interval()), vec![address(2)]);
+    let announced: Vec<_> =
+        popped(&mut batcher).into_iter().map(|batch| batch.announced_addresses).collect();
+    assert_eq!(announced, [vec![address(2), address(1)], vec![address(2), address(1)]]);
+    batcher.end_interval(report(interval()), vec![address(2)]);
+    assert_eq!(batcher.pop().unwrap().announced_addresses, [address(2)]);
+}
+
+#[test]
 fn reports_that_cannot_leave_are_bounded() {
     let mut batcher = unassigned(Limits::default());
     let mut interval = interval();

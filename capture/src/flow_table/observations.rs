@@ -43,7 +43,7 @@ impl Standing {
 /// What the choice depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Facts {
-    /// The end that a pod's interface leads to; `Transit` where packets do not tell.
+    /// The end that the interface leads to; `Transit` where packets do not tell.
     pub(super) leads_to: Reporter,
     /// The end whose address and socket are the node's own, for an uplink.
     pub(super) own: Reporter,
@@ -123,6 +123,23 @@ impl Observation {
         self.server_half = id as u32;
         self.bits.set(KIND, kind.number() as u16);
         self.bits.put(COMPLETED, false);
+    }
+
+    /// Whether two tuples of one id cannot be of one connection: they are on the same interface, and
+    /// go the same way there.
+    fn is_apart_from(&self, other: &Self) -> bool {
+        self.point == other.point && !self.is_way_back_of(other)
+    }
+
+    /// Whether one tuple's connection comes in where the other's goes out: the node translates it and
+    /// sends it back, as with a NodePort whose pod is elsewhere, or a pod that calls its own Service.
+    fn is_way_back_of(&self, other: &Self) -> bool {
+        let ways = [self, other].map(|it| it.bits.reporter(LEADS_TO));
+        self.point == other.point
+            && matches!(
+                ways,
+                [Reporter::Client, Reporter::Server] | [Reporter::Server, Reporter::Client]
+            )
     }
 
     fn choice(&self) -> Choice {
@@ -250,7 +267,7 @@ impl Observations {
     /// Makes an observation one of the connection that its sequence numbers tell.
     fn join(&mut self, slot: Slot, flow: &FlowKey, identity: &Identity) -> bool {
         let wanted = key_of(flow, identity);
-        let free = !self.is_used_at(wanted, flow.point);
+        let free = !self.is_used(wanted, slot);
         let key = if free { wanted } else { tuple_key(flow) };
         let server_half = key.0 as u32;
         let partial = partial_of(key).and_then(|partial| self.head(partial));
@@ -338,8 +355,9 @@ impl Observations {
         }
     }
 
-    fn is_used_at(&self, key: ConnectionKey, point: PointId) -> bool {
-        self.siblings(self.head(key)).any(|it| it.point == point)
+    /// Whether another connection has an id on the interface of an observation.
+    fn is_used(&self, key: ConnectionKey, slot: Slot) -> bool {
+        self.siblings(self.head(key)).any(|it| it.is_apart_from(&self.slab[slot]))
     }
 
     /// Whether there is none.
@@ -402,9 +420,9 @@ impl Observations {
         [head, other.filter(|other| !self.meet(head, Some(*other)))]
     }
 
-    /// Whether an interface has observations of both connections: they are of different tuples.
+    /// Whether both have an observation on one interface that are of two connections.
     fn meet(&self, one: Option<Slot>, other: Option<Slot>) -> bool {
-        self.siblings(one).any(|a| self.siblings(other).any(|b| a.point == b.point))
+        self.siblings(one).any(|a| self.siblings(other).any(|b| a.is_apart_from(b)))
     }
 
     fn all(&self, heads: [Option<Slot>; 2]) -> impl Iterator<Item = Slot> {
@@ -418,7 +436,7 @@ impl Observations {
         points: &Points,
         heads: [Option<Slot>; 2],
         slot: Slot,
-    ) -> (bool, u8, PointId) {
+    ) -> (bool, u8, PointId, bool) {
         let observation = &self.slab[slot];
         let kind = points.kind(observation.point);
         let place = match (kind, self.reporter(points, heads, slot)) {
@@ -428,17 +446,23 @@ impl Observations {
             (Some(InterfaceKind::Uplink), Reporter::Server) => 3,
             _ => 4,
         };
-        (observation.bits.is(ONE_SIDED), place, observation.point)
+        // Of a connection that is forwarded where it came from, the way in: it shows the client.
+        let is_way_out = observation.bits.reporter(LEADS_TO) == Reporter::Client;
+        (observation.bits.is(ONE_SIDED), place, observation.point, is_way_out)
     }
 
     /// Which side of its connection an observation's interface leads to.
     fn reporter(&self, points: &Points, heads: [Option<Slot>; 2], slot: Slot) -> Reporter {
         let observation = &self.slab[slot];
         let is_pods = |slot| points.kind(self.slab[slot].point) == Some(InterfaceKind::Pod);
+        let is_back = |slot| self.slab[slot].is_way_back_of(observation);
         match points.kind(observation.point) {
             Some(InterfaceKind::Pod) => observation.bits.reporter(LEADS_TO),
             // What also passes a pod's interface is the pod's, masqueraded or forwarded.
-            Some(InterfaceKind::Uplink) if !self.all(heads).any(is_pods) => {
+            // So is what goes out again where it came in: a NodePort's, for a pod of another node.
+            Some(InterfaceKind::Uplink)
+                if !self.all(heads).any(|slot| is_pods(slot) || is_back(slot)) =>
+            {
                 observation.bits.reporter(OWN)
             }
             _ => Reporter::Transit,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use flowtrail_schema::interval::{Interval, IntervalLength};
-use flowtrail_schema::{Detail, FlowRecord, IdKind, Interface, Measure, Reporter};
+use flowtrail_schema::{Detail, FlowRecord, IdKind, Interface, InterfaceKind, Measure, Reporter};
 
 use super::FlowTable;
 use super::flow::{Aside, Flow, Phase};
@@ -121,7 +121,13 @@ fn decided(common: &mut Common, observation: ObservationId, mut record: FlowReco
     record.local_primary = standing.choice == Choice::Primary;
     record.reporter = standing.reporter;
     let point = common.observations.point(observation);
-    if record.reporter == Reporter::Client && !common.points.announce(point, record.client.ip) {
+    // What leaves by the uplink under the node's own address is the node's, or somebody's whom it
+    // masquerades, and that one's side is seen here too.
+    let is_masqueraded = record.reporter == Reporter::Transit
+        && common.points.kind(point) == Some(InterfaceKind::Uplink)
+        && common.node_addresses.contains(&record.client.ip);
+    let is_clients_side = record.reporter == Reporter::Client || is_masqueraded;
+    if is_clients_side && !common.points.announce(point, record.client.ip) {
         common.addresses_refused += 1;
     }
     record

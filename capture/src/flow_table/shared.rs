@@ -22,7 +22,7 @@ pub(super) struct Common {
     pub(super) observations: Observations,
     pub(super) points: Points,
     pub(super) listeners: Listeners,
-    node_addresses: HashSet<IpAddr>,
+    pub(super) node_addresses: HashSet<IpAddr>,
     pub(super) id_conflicts: u64,
     pub(super) addresses_refused: u64,
 }

@@ -1,7 +1,7 @@
 //! What an object says about names: who it is, what it claims, and from when to when.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -140,9 +140,23 @@ fn describe_service(service: &Service, mut described: Described) -> Described {
 
 fn describe_node(node: &Node, mut described: Described) -> Described {
     let all = node.status.addresses.iter().map(|address| address.address.as_str());
-    described.claims = addresses(all).into_iter().map(Claim::address).collect();
+    let own = addresses(all);
+    let Node { spec, .. } = node;
+    let networks = spec.pod_cidrs.iter().chain([&spec.pod_cidr]);
+    let networks = addresses(networks.filter_map(|cidr| Some(cidr.split_once('/')?.0)));
+    let gateways = networks.into_iter().flat_map(|network| [network, following(network)]);
+    described.claims = own.into_iter().chain(gateways).map(Claim::address).collect();
     described.node = Arc::clone(&described.name);
     described
+}
+
+/// The address after one: of a node's pod network the first is its bridge's, which is whose address its
+/// own pods see when the node itself (a probe, say) asks them. The network's own is its tunnel's.
+fn following(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(ip) => Ipv4Addr::from(u32::from(ip).wrapping_add(1)).into(),
+        IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip).wrapping_add(1)).into(),
+    }
 }
 
 fn describe_slice(slice: &EndpointSlice, mut described: Described) -> Described {

@@ -224,6 +224,22 @@ fn a_nodes_port_tells_who_listens_there() {
 }
 
 #[test]
+fn the_gateway_of_a_nodes_pods_is_the_node_unless_a_pod_has_its_address() {
+    let mut index = IdentityIndex::default();
+    let mut with_pods = node("n1", "192.168.0.1");
+    with_pods["spec"] =
+        json!({"podCIDR": "10.1.7.0/24", "podCIDRs": ["10.1.7.0/24", "fd00:7::/64"]});
+    index.apply(&object::<Node>(with_pods), at(1));
+    let kind = |index: &IdentityIndex, address| index.lookup(ip(address), 1, at(10), "n1").kind;
+    for own in ["192.168.0.1", "10.1.7.0", "10.1.7.1", "fd00:7::1"] {
+        assert_eq!(kind(&index, own), EntityKind::Node, "{own}");
+    }
+    assert_eq!(kind(&index, "10.1.7.2"), EntityKind::Unknown);
+    index.apply(&object::<Pod>(pod("web", "10.1.7.1", "n1", 5)), at(5));
+    assert_eq!(kind(&index, "10.1.7.1"), EntityKind::Pod);
+}
+
+#[test]
 fn services_that_share_a_nodes_address_have_their_own_ports_of_it() {
     // As k3s' load balancer does it: the nodes' addresses are every Service's ingress.
     let mut index = IdentityIndex::default();

@@ -1,14 +1,15 @@
-//! The laws of the decision: at most one observation of a connection is primary, whatever the log;
-//! and the same log decides the same.
+//! The decision, case by case. Its laws, over any log, are in `laws.rs`.
+
+mod laws;
 
 use flowtrail_schema::interval::IntervalLength;
 use flowtrail_schema::{
-    Closed, Counters, Coverage, Endpoint, IdKind, Interface, InterfaceKind, Measure,
+    Closed, Counters, Coverage, Endpoint, FlowBatch, IdKind, Interface, InterfaceKind, Measure,
 };
-use proptest::prelude::*;
+use prometheus_client::metrics::counter::Counter;
 
 use super::*;
-use crate::connections::{Connections, Restored};
+use crate::connections::Connections;
 
 const START_US: u64 = 1_700_000_000_000_000;
 
@@ -87,8 +88,12 @@ impl Decider {
         for batch in log {
             self.announced.renew(batch);
             for record in &batch.records {
-                let connection = self.connections.observe(record, &batch.agent, &batch.node);
-                let primary = is_primary(record, &batch.agent, connection, &self.announced);
+                let primary = if record.detail == Detail::Flow {
+                    let connection = self.connections.observe(record, &batch.agent, &batch.node);
+                    is_primary(record, &batch.agent, connection, &self.announced)
+                } else {
+                    is_primary_summary(record, &batch.agent, &self.announced)
+                };
                 decided.push((batch, record, primary));
             }
         }
@@ -159,96 +164,75 @@ fn connections_of_one_client_number_are_told_apart() {
     assert_eq!(decide(&log).len(), 2);
 }
 
-fn reporters() -> impl Strategy<Value = Reporter> {
-    proptest::sample::select(Reporter::ALL)
+/// The summary of an interval, or of a minute.
+fn summary(seconds: u64, length: u64, reporter: Reporter) -> FlowRecord {
+    let length = IntervalLength::from_seconds(length).unwrap();
+    let interval = length.interval_at(START_US + seconds * 1_000_000);
+    let detail =
+        if length == IntervalLength::MINUTE { Detail::MinuteSummary } else { Detail::Summary };
+    FlowRecord { interval, detail, id_kind: IdKind::TupleHash, ..record(seconds, 1, "v", reporter) }
 }
 
-fn logs() -> impl Strategy<Value = Vec<FlowBatch>> {
-    let drawn = (0_u64..3, 0_usize..2, reporters(), any::<bool>(), any::<bool>());
-    let records = proptest::collection::vec(drawn, 0..4);
-    let drawn = (
-        0_usize..3,
-        0_u64..60,
-        records,
-        proptest::sample::subsequence(vec!["10.0.0.1", "10.0.0.2"], 0..=2),
-    );
-    proptest::collection::vec(drawn, 0..25).prop_map(|batches| {
-        let batches = batches.into_iter().map(|(agent, seconds, records, announced)| {
-            let records = records.into_iter().map(|(id, interface, reporter, local, partial)| {
-                let id = (id + 1) << 32 | if partial { 0 } else { id + 1 };
-                let mut record = record(seconds, id, ["v0", "v1"][interface], reporter);
-                record.local_primary = local;
-                record
-            });
-            batch(["a", "b", "c"][agent], seconds, records.collect(), &announced)
-        });
-        batches.collect()
-    })
-}
-
-/// What a record's row tells later.
-fn row(batch: &FlowBatch, record: &FlowRecord, primary: bool) -> Restored {
-    Restored {
-        connection_id: record.connection_id,
-        id_kind: record.id_kind,
-        agent: Arc::clone(&batch.agent),
-        node: Arc::clone(&batch.node),
-        interface: Arc::clone(&record.interface),
-        reporter: record.reporter,
-        client: record.client,
-        server: record.server,
-        first_seen_us: record.first_seen_us,
-        last_seen_us: record.last_seen_us,
-        primary,
-        names: None,
-        inferred_server: None,
+#[test]
+fn a_batch_announces_for_all_its_intervals_whatever_their_order() {
+    let server = |seconds| batch("b", seconds, at(seconds, "vb", Reporter::Server), &["10.0.0.2"]);
+    // An outage ends: one batch tells of three intervals, and later comes what is older still.
+    let mut drained = batch("a", 200, at(100, "va", Reporter::Transit), &["10.0.0.1"]);
+    drained.records.extend(at(300, "va", Reporter::Transit));
+    drained.records.iter_mut().for_each(|record| record.local_primary = false);
+    let older = batch("a", 10, vec![], &["10.0.0.1"]);
+    let log = [drained, older];
+    for covered in [10, 30, 100, 120, 200, 220, 300, 320] {
+        assert_eq!(decide(&[&log[..], &[server(covered)]].concat()).len(), 0, "{covered} s");
     }
-}
-
-proptest! {
-    #[test]
-    fn at_most_one_observation_is_primary(log in logs()) {
-        let mut seen = std::collections::HashMap::new();
-        for (agent, interface, id) in decide(&log) {
-            let point = (agent, interface);
-            // All times are within a minute, so a client's number stands for one connection.
-            let first = seen.entry(id >> 32).or_insert_with(|| point.clone());
-            prop_assert_eq!(&*first, &point, "of connection {:x}", id);
-        }
-    }
-
-    #[test]
-    fn a_restored_table_decides_like_the_original(log in logs(), position in any::<prop::sample::Index>()) {
-        let (past, future) = log.split_at(position.index(log.len() + 1));
-        let (mut original, mut restored) = (Decider::new(), Decider::new());
-        for (batch, record, primary) in original.decide(past) {
-            restored.connections.restore(row(batch, record, primary));
-        }
-        past.iter().for_each(|batch| restored.announced.renew(batch));
-        prop_assert_eq!(restored.decide(future), original.decide(future));
-    }
-
-    #[test]
-    fn the_same_log_decides_the_same(log in logs()) {
-        prop_assert_eq!(decide(&log), decide(&log));
+    for free in [0, 40, 90, 130, 190, 230, 290, 330] {
+        assert_eq!(decide(&[&log[..], &[server(free)]].concat()).len(), 1, "{free} s");
     }
 }
 
 #[test]
-fn a_flood_of_announcements_is_refused_in_no_time_and_makes_room_when_leases_run_out() {
-    let refused = Counter::default();
-    let mut announced = Announcements::new(refused.clone());
-    let flood = |agent, seconds, first: u32, count: u32| {
-        let addresses = (first..first + count).map(|bits| std::net::Ipv4Addr::from(bits).into());
-        FlowBatch { announced_addresses: addresses.collect(), ..batch(agent, seconds, vec![], &[]) }
-    };
-    let cap = MAX_ANNOUNCED as u32;
-    announced.renew(&flood("a", 0, 0, cap));
-    let begun = std::time::Instant::now();
-    announced.renew(&flood("b", 0, cap, 10_000));
-    // Looking through all leases for each address took half a minute.
-    assert!(begun.elapsed().as_secs() < 5);
-    assert_eq!((announced.leases.len(), refused.get()), (MAX_ANNOUNCED, 10_000));
-    announced.renew(&flood("b", 60, cap, 10_000));
-    assert_eq!((announced.leases.len(), refused.get()), (10_000, 10_000));
+fn a_summary_of_a_minute_is_judged_by_its_whole_minute_and_announces_for_no_more() {
+    // START_US is 20 s into a minute.
+    let of_server = |seconds| vec![summary(seconds, 60, Reporter::Server)];
+    let server = |seconds| batch("b", 1_000, of_server(seconds), &[]);
+    let client = |seconds| batch("a", seconds, vec![], &["10.0.0.1"]);
+    // The agent came in the minute's last interval, or went in its first; and it is heard later.
+    for seen in [90, 20] {
+        let log = [client(seen), batch("a", 900, vec![], &[]), server(40)];
+        assert_eq!(decide(&log).len(), 0, "{seen} s");
+    }
+    for seen in [100, 0] {
+        let log = [client(seen), batch("a", 900, vec![], &[]), server(40)];
+        assert_eq!(decide(&log).len(), 1, "{seen} s");
+    }
+    let mut minute = batch("a", 900, vec![summary(40, 60, Reporter::Client)], &["10.0.0.1"]);
+    minute.coverage.truncate(1);
+    let at_most =
+        |seconds| [minute.clone(), batch("b", seconds, at(seconds, "v", Reporter::Server), &[])];
+    assert_eq!(decide(&at_most(90)).len(), 1, "the client's");
+    assert_eq!(decide(&at_most(100)).len(), 2);
+}
+
+#[test]
+fn of_who_is_silent_the_last_word_holds_for_summaries() {
+    let client = batch("a", 0, vec![], &["10.0.0.1"]);
+    let server =
+        |seconds| batch("b", seconds, vec![summary(seconds, 10, Reporter::Server)], &["10.0.0.2"]);
+    // Both were cut off, and the server's side is the first to be heard again.
+    assert_eq!(decide(&[client.clone(), server(600)]).len(), 0);
+    // Not for ever, not if it was heard meanwhile, and not for what was not folded.
+    assert_eq!(decide(&[client.clone(), server(3_620)]).len(), 0);
+    assert_eq!(decide(&[client.clone(), server(3_630)]).len(), 1);
+    assert_eq!(decide(&[client.clone(), batch("a", 100, vec![], &[]), server(600)]).len(), 1);
+    let flow = batch("b", 600, at(600, "vb", Reporter::Server), &[]);
+    assert_eq!(decide(&[client, flow]).len(), 1);
+}
+
+#[test]
+fn an_address_that_every_node_has_tells_nothing() {
+    let nodes: Vec<String> = (0..20).map(|node| format!("n{node}")).collect();
+    let mut log: Vec<_> = nodes.iter().map(|node| batch(node, 0, vec![], &["10.0.0.1"])).collect();
+    // Also the first ones, whose own announcement is forgotten by now.
+    log.push(batch("n0", 10, at(10, "v", Reporter::Server), &[]));
+    assert_eq!(decide(&log).len(), 1);
 }

@@ -206,6 +206,57 @@ fn an_id_in_use_on_the_same_interface_is_another_connection() {
     assert!(watch.shared.refusals().0 >= 1);
 }
 
+/// From outside to a NodePort here, and on to a pod of another node: in and out of the same uplink.
+#[test]
+fn a_connection_that_is_sent_back_where_it_came_from_is_one() {
+    let mut node = Node::new();
+    let mut talk = Talk::between("203.0.113.10:40000", "192.168.0.1:30080");
+    for (n, segment) in whole(&mut talk).into_iter().enumerate() {
+        let seconds = 1.0 + n as f64;
+        let onward = translated(segment, "192.168.0.1:30080", "10.244.9.6:8080");
+        let onward = translated(onward, "203.0.113.10:40000", "192.168.0.1:61000");
+        let uplink = node.uplink;
+        // The node is inside of its uplink, and the server of what comes in.
+        let (there, back) = match origin(&talk, Server, &segment) {
+            Origin::Outside => (Origin::Outside, Origin::Inside),
+            origin => (origin, Origin::Outside),
+        };
+        node.see(seconds, uplink, there, segment);
+        node.see(seconds + 1e-6, uplink, back, onward);
+    }
+    let records = node.watch.until(60.0);
+    let [one, other]: [FlowRecord; 2] = of(&records, "eth0").try_into().unwrap();
+    let (way_in, way_out) = if one.server.port == 30080 { (one, other) } else { (other, one) };
+    assert_eq!((way_in.id_kind, way_out.id_kind), (IdKind::Complete, IdKind::Complete));
+    assert_eq!(way_in.connection_id, way_out.connection_id);
+    assert_eq!((way_in.local_primary, way_out.local_primary), (true, false));
+    assert_eq!((way_in.reporter, way_out.reporter), (Reporter::Transit, Reporter::Transit));
+    assert_eq!(node.watch.shared.refusals().0, 0);
+    // The other node sees the node's address as the client: that side is seen here.
+    let own: std::net::IpAddr = "192.168.0.1".parse().unwrap();
+    assert_eq!(node.watch.shared.announced_addresses(), [own]);
+}
+
+#[test]
+fn a_pod_that_calls_its_own_service_has_one_connection() {
+    let mut node = Node::new();
+    let mut talk = Talk::between("10.244.0.5:40000", "10.96.0.10:80");
+    for segment in open(&mut talk) {
+        let back = translated(segment, "10.96.0.10:80", "10.244.0.5:8080");
+        let back = translated(back, "10.244.0.5:40000", "10.244.0.1:61000");
+        let there = origin(&talk, Client, &segment);
+        let opposite = if there == Origin::Inside { Origin::Outside } else { Origin::Inside };
+        let pod = node.client_pod;
+        node.see(1.0, pod, there, segment);
+        node.see(1.1, pod, opposite, back);
+    }
+    let records = node.watch.until(20.0);
+    assert!(records.iter().all(|record| record.id_kind == IdKind::Complete));
+    let primaries: Vec<_> = records.iter().filter(|record| record.local_primary).collect();
+    assert!(primaries.iter().all(|record| record.reporter == Reporter::Client));
+    assert_eq!(Sum::of(primaries).life().0, 1);
+}
+
 #[test]
 fn a_place_is_given_to_another_interface_only_when_its_flows_are_gone() {
     let mut watch = Watch::new();
