@@ -13,6 +13,7 @@
 
 mod admission;
 mod chunk;
+mod columns;
 mod config;
 mod connections;
 mod dedup;
@@ -22,6 +23,7 @@ mod metrics;
 pub mod names;
 pub mod names_file;
 mod naming;
+mod native;
 pub mod objects;
 mod partition;
 mod pipeline;

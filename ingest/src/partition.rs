@@ -9,13 +9,14 @@ use flowtrail_schema::{Detail, FlowBatch, FlowRecord};
 use tracing::warn;
 
 use crate::chunk::{Accepted, Chunk, Decided};
+use crate::columns::{FlowColumns, NamedRecord};
 use crate::connections::{Connections, MAX_CONNECTIONS};
 use crate::dedup::Dedup;
 use crate::identity::IdentityIndex;
 use crate::metrics::IngestMetrics;
 use crate::naming::{directed, named};
 use crate::primary::{Announcements, is_primary, is_primary_summary};
-use crate::row::{coverage_row, flow_row};
+use crate::row::coverage_row;
 use crate::source::{Envelope, Topic};
 use crate::writer::Rows;
 
@@ -112,36 +113,40 @@ impl Partition {
 
     /// Names the records of a chunk, by then all observed, and makes their rows.
     pub(crate) fn rows(&mut self, chunk: &Chunk, topic: &Topic, index: &IdentityIndex) -> Rows {
-        let mut rows = Rows {
-            flows: Vec::with_capacity(chunk.rows),
-            coverage: Vec::new(),
-            delivery: chunk.delivery(&topic.name, &topic.id),
-        };
+        let (mut flows, mut coverage) = (FlowColumns::with_capacity(chunk.rows), Vec::new());
         for batch in &chunk.batches {
-            for Decided { record, primary } in &batch.records {
-                rows.flows.push(self.row(record, *primary, batch, chunk, index));
+            for decided in &batch.records {
+                self.push_named(&mut flows, decided, batch, chunk, index);
             }
             let reports = batch.coverage.iter().map(|report| coverage_row(report, batch, chunk.id));
-            rows.coverage.extend(reports);
+            coverage.extend(reports);
         }
-        rows
+        let delivery = chunk.delivery(&topic.name, &topic.id);
+        Rows { flows: flows.finish(), coverage, delivery }
     }
 
-    fn row(
+    fn push_named(
         &mut self,
-        record: &FlowRecord,
-        primary: bool,
+        flows: &mut FlowColumns,
+        decided: &Decided,
         batch: &Accepted,
         chunk: &Chunk,
         index: &IdentityIndex,
-    ) -> flowtrail_schema::row::FlowRow {
+    ) {
+        let Decided { record, primary } = decided;
         // A summary is of many connections.
         let single = record.detail == Detail::Flow;
         let mut connection =
             if single { self.connections.find(record, &batch.agent) } else { None };
         let record = directed(record, &batch.node, connection.as_deref_mut(), index);
         let names = named(&record, &batch.node, connection, index);
-        flow_row(&record, &names, primary, batch, chunk.id)
+        flows.push(NamedRecord {
+            record: &record,
+            names: &names,
+            primary: *primary,
+            batch,
+            chunk: chunk.id,
+        });
     }
 
     /// When the chunk in hand must be cut, whatever is in it.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use clickhouse::error::Error;
 use clickhouse::{Client, RowOwned, RowWrite};
-use flowtrail_schema::row::{CoverageRow, DeliveryRow, FlowRow};
+use flowtrail_schema::row::{CoverageRow, DeliveryRow};
 use flowtrail_service::admin::ReadinessPart;
 use flowtrail_service::store::ClickHouseArgs;
 use flowtrail_service::telemetry::Seldom;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::metrics::IngestMetrics;
+use crate::native::{self, insert_native};
 
 /// Pause after the first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -35,7 +36,7 @@ const MAX_BLOCK_ROWS: &str = "1048449";
 /// Everything that a chunk becomes.
 #[derive(Debug)]
 pub(crate) struct Rows {
-    pub(crate) flows: Vec<FlowRow>,
+    pub(crate) flows: native::Rows,
     pub(crate) coverage: Vec<CoverageRow>,
     pub(crate) delivery: DeliveryRow,
 }
@@ -98,7 +99,7 @@ impl Writer {
         self.ready.set(true);
         self.metrics.insert_seconds.observe(begun.elapsed().as_secs_f64());
         self.metrics.chunks.inc();
-        self.metrics.inserted("flows", rows.flows.len() as u64);
+        self.metrics.inserted("flows", rows.flows.count as u64);
         self.metrics.inserted("coverage", rows.coverage.len() as u64);
         self.metrics.newest_interval.set(rows.delivery.max_interval_start.into());
         Ok(())
@@ -107,9 +108,30 @@ impl Writer {
     /// One attempt at all three tables; what an earlier attempt inserted is told by the token.
     async fn write_once(&self, rows: &Rows) -> Result<(), (&'static str, Error)> {
         let token = &rows.delivery.token;
-        self.insert("flows", &rows.flows, token).await?;
+        self.insert_native("flows", &rows.flows, token).await?;
         self.insert("coverage", &rows.coverage, token).await?;
         self.insert("deliveries", std::slice::from_ref(&rows.delivery), token).await
+    }
+
+    async fn insert_native(
+        &self,
+        table: &'static str,
+        rows: &native::Rows,
+        token: &str,
+    ) -> Result<(), (&'static str, Error)> {
+        if rows.count == 0 {
+            return Ok(());
+        }
+        let client = settings(token).fold(self.client.clone(), |client, (name, value)| {
+            client.with_setting(name, value)
+        });
+        let all = async {
+            let mut insert = insert_native(&client, table)
+                .with_timeouts(Some(SEND_TIMEOUT), Some(END_TIMEOUT));
+            rows.send(&mut insert).await?;
+            insert.end().await
+        };
+        all.await.map_err(|error| (table, error))
     }
 
     async fn insert<R>(
@@ -129,14 +151,10 @@ impl Writer {
             let begun = tokio::time::timeout(SEND_TIMEOUT, self.client.insert::<R>(table)).await;
             let mut insert = begun
                 .unwrap_or(Err(Error::TimedOut))?
-                .with_timeouts(Some(SEND_TIMEOUT), Some(END_TIMEOUT))
-                .with_setting("insert_deduplicate", "1")
-                .with_setting("insert_deduplication_token", token)
-                .with_setting("async_insert", "0")
-                .with_setting("max_insert_threads", "1")
-                .with_setting("max_insert_block_size", MAX_BLOCK_ROWS)
-                .with_setting("min_insert_block_size_rows", MAX_BLOCK_ROWS)
-                .with_setting("min_insert_block_size_bytes", "0");
+                .with_timeouts(Some(SEND_TIMEOUT), Some(END_TIMEOUT));
+            for (name, value) in settings(token) {
+                insert = insert.with_setting(name, value);
+            }
             for row in rows {
                 insert.write(row).await?;
             }
@@ -144,6 +162,20 @@ impl Writer {
         };
         all.await.map_err(|error| (table, error))
     }
+}
+
+/// One block, once: whatever the server's defaults are.
+fn settings(token: &str) -> impl Iterator<Item = (&'static str, &str)> {
+    [
+        ("insert_deduplicate", "1"),
+        ("insert_deduplication_token", token),
+        ("async_insert", "0"),
+        ("max_insert_threads", "1"),
+        ("max_insert_block_size", MAX_BLOCK_ROWS),
+        ("min_insert_block_size_rows", MAX_BLOCK_ROWS),
+        ("min_insert_block_size_bytes", "0"),
+    ]
+    .into_iter()
 }
 
 #[cfg(test)]
@@ -165,7 +197,7 @@ mod tests {
         let writer = Writer::new(&store, Readiness::default().part("ingest"), counted);
         let chunk = Chunk::begin(&Envelope { partition: 0, offset: 0, payload: "".into() });
         let delivery = chunk.delivery("topic", "id");
-        let rows = Rows { flows: vec![], coverage: vec![], delivery };
+        let rows = Rows { flows: native::Rows::default(), coverage: vec![], delivery };
 
         let shutdown = CancellationToken::new();
         let hour = Duration::from_secs(3_600);

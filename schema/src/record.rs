@@ -260,6 +260,15 @@ macro_rules! word_enum {
                 self as i8
             }
 
+            /// ClickHouse's type of a column of them.
+            pub fn sql_type() -> String {
+                let words: Vec<_> = Self::ALL
+                    .iter()
+                    .map(|value| format!("'{}' = {}", value.as_str(), value.number()))
+                    .collect();
+                format!("Enum8({})", words.join(", "))
+            }
+
             /// The value of a number, if there is one.
             pub fn from_number(number: i32) -> Option<Self> {
                 match number { $($number => Some(Self::$variant),)+ _ => None }
