@@ -1,10 +1,10 @@
 //! Records with their names as a block of `flows`: filled row by row, written column by column.
 
 use crate::chunk::{Accepted, ChunkId};
+use crate::naming::ConnectionNames;
 use crate::native::{
     Column, Micros, Plain, Rows, Seconds, Word, Words, encode_column, encode_head,
 };
-use crate::naming::ConnectionNames;
 use crate::row::{mapped, micros, seconds, seconds_short};
 use flowtrail_schema::row::EntityKind;
 use flowtrail_schema::{Detail, FlowRecord, IdKind, InterfaceKind, Reporter};

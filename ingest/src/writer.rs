@@ -122,12 +122,11 @@ impl Writer {
         if rows.count == 0 {
             return Ok(());
         }
-        let client = settings(token).fold(self.client.clone(), |client, (name, value)| {
-            client.with_setting(name, value)
-        });
+        let client = settings(token)
+            .fold(self.client.clone(), |client, (name, value)| client.with_setting(name, value));
         let all = async {
-            let mut insert = insert_native(&client, table)
-                .with_timeouts(Some(SEND_TIMEOUT), Some(END_TIMEOUT));
+            let mut insert =
+                insert_native(&client, table).with_timeouts(Some(SEND_TIMEOUT), Some(END_TIMEOUT));
             rows.send(&mut insert).await?;
             insert.end().await
         };

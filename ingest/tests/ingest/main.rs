@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod common;
+mod engine;
 #[cfg(test)]
 mod kafka;
 #[cfg(test)]
