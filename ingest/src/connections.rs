@@ -41,6 +41,8 @@ pub(crate) struct Connection {
     pub(crate) inferred_server: Option<Endpoint>,
     /// Its names, once resolved.
     pub(crate) names: Option<Arc<ConnectionNames>>,
+    /// How many observations its names were settled with: until there are more, they stay.
+    pub(crate) settled_with: Option<usize>,
 }
 
 /// An observation point: one interface of one agent.
@@ -197,6 +199,7 @@ impl Connection {
             observations: Vec::with_capacity(1),
             inferred_server: None,
             names: None,
+            settled_with: None,
         }
     }
 
