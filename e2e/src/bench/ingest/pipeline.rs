@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clickhouse::Client;
-use flowtrail_service::store::ClickHouseArgs;
+use flowtrail_ingest::Config;
 
 use super::store::{Delivered, Engine};
 use crate::bench::measure::Bench;
@@ -34,7 +34,7 @@ pub struct Run<'a> {
 /// What a run came to.
 #[derive(Clone, Debug)]
 pub struct Ran {
-    /// Records a second, from the first chunk's being in the table to the last's.
+    /// Records a second, from the first full chunk's being in the table to the last's.
     pub records_per_s: f64,
     /// Resident memory of ingest in bytes, with the share of the records that were there then.
     pub memory: Vec<(f64, u64)>,
@@ -48,7 +48,8 @@ impl Run<'_> {
     /// # Errors
     /// If ingest fails, stalls or loses anything; or if asked to end meanwhile.
     pub fn run(&self, bench: &Bench, database: &str, client: &Client) -> Result<Ran> {
-        let mut process = self.start(bench, database)?;
+        let process = self.start(bench, database)?;
+        let full = Config::default().chunk_rows.get() as u64;
         let mut memory = Vec::new();
         let (mut before, mut moved) = (0, Instant::now());
         let delivered = loop {
@@ -56,8 +57,7 @@ impl Run<'_> {
             if bench.shutdown.is_cancelled() {
                 bail!("interrupted");
             }
-            process.wait_until("running", POLL, || true)?;
-            let delivered = self.engine.delivered(client)?;
+            let delivered = self.engine.delivered(client, full)?;
             let share = delivered.records as f64 / self.records as f64;
             memory.push((share, resident(process.id())?));
             if delivered.records >= self.records {
@@ -77,12 +77,11 @@ impl Run<'_> {
     }
 
     fn start(&self, bench: &Bench, database: &str) -> Result<Process> {
-        let ClickHouseArgs { clickhouse_url, .. } = ClickHouseArgs::at(self.engine.url());
         let arguments = [
             "ingest".to_owned(),
             format!("--kafka-brokers={}", self.broker),
             format!("--group={database}"),
-            format!("--clickhouse-url={clickhouse_url}"),
+            format!("--clickhouse-url={}", self.engine.url()),
             format!("--clickhouse-database={database}"),
             format!("--names={}", self.names.display()),
         ];
@@ -92,8 +91,7 @@ impl Run<'_> {
 }
 
 fn rate(delivered: Delivered) -> f64 {
-    let Delivered { records, first, elapsed_ms } = delivered;
-    (records - first) as f64 * 1_000.0 / elapsed_ms as f64
+    delivered.timed as f64 * 1_000.0 / delivered.elapsed_ms as f64
 }
 
 /// Resident memory of a process in bytes (proc(5): `VmRSS`, in KiB).
