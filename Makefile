@@ -61,6 +61,12 @@ bench-capture: ## Measure capture beside softflowd and tcpdump, some minutes (ro
 	@root=$$([ "$$(id -u)" -eq 0 ] || echo sudo --preserve-env=$(BENCH_SETTINGS)); \
 	PATH=$$PATH:/usr/sbin:/sbin exec $$root $${CARGO_TARGET_DIR:-target}/release/flowtrail-bench-capture
 
+.PHONY: bench-ingest
+bench-ingest: engine ## Measure ingest beside the engine's own rate, some minutes (Java 17, Maven; BENCH_RECORDS=…)
+	@deploy/setup.sh build kafka
+	cargo build --release --bin flowtrail --bin flowtrail-bench-ingest
+	@exec $${CARGO_TARGET_DIR:-target}/release/flowtrail-bench-ingest
+
 .PHONY: lint
 lint: ## Check formatting and lints
 	cargo fmt --all --check

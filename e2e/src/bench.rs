@@ -1,5 +1,5 @@
 //! What `make bench-capture` is made of: packets that are the same every time, programs run side by
-//! side on one core, and what they used.
+//! side on one core, and what they used. `ingest` is what `make bench-ingest` is made of.
 //!
 //! ```text
 //!  trace (connections in time) ── pcap (frames in a file) ── speed, memory, flood (measure: a program)
@@ -9,6 +9,7 @@
 
 pub mod flood;
 pub mod frame;
+pub mod ingest;
 pub mod live;
 pub mod measure;
 pub mod memory;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use flowtrail_schema::connection_id::client_isn;
 use flowtrail_schema::{Endpoint, FlowRecord, IdKind, Interface, Reporter};
+use foldhash::fast::RandomState;
 use prometheus_client::metrics::counter::Counter;
 
 use crate::naming::ConnectionNames;
@@ -46,6 +47,8 @@ pub(crate) struct Connection {
     pub(crate) inferred_server: Option<Endpoint>,
     /// Its names, once resolved.
     pub(crate) names: Option<Arc<ConnectionNames>>,
+    /// How many observations its names were settled with: until there are more, they stay.
+    pub(crate) settled_with: Option<usize>,
 }
 
 /// An observation point: one interface of one agent.
@@ -68,7 +71,8 @@ pub(crate) struct Observation {
 /// A bounded table of connections; which one is forgotten depends on the log alone.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    groups: HashMap<Key, Group>,
+    /// Its order decides nothing; its hash is seeded anew each time, against those who choose keys.
+    groups: HashMap<Key, Group, RandomState>,
     /// Keys in about the order they were last touched: a key whose group was touched since goes
     /// to the back when its turn comes.
     order: VecDeque<(Key, u64)>,
@@ -93,7 +97,7 @@ struct Group {
 impl Connections {
     /// A table of at most `cap` groups; what it must forget is counted in `overflowed`.
     pub(crate) fn new(cap: usize, overflowed: Counter) -> Self {
-        Self { groups: HashMap::new(), order: VecDeque::new(), touches: 0, cap, overflowed }
+        Self { groups: HashMap::default(), order: VecDeque::new(), touches: 0, cap, overflowed }
     }
 
     /// The connection that a record belongs to, with this observation noted.
@@ -228,6 +232,7 @@ impl Connection {
             observations: Vec::with_capacity(1),
             inferred_server: None,
             names: None,
+            settled_with: None,
         }
     }
 

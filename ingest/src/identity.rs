@@ -24,6 +24,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use flowtrail_schema::row::EntityKind;
+use foldhash::fast::RandomState;
 use tracing::debug;
 
 use crate::objects::{Kind, Object};
@@ -79,7 +80,7 @@ pub struct Counts {
 /// Identities by address and time. Times are microseconds since the epoch.
 #[derive(Debug, Default)]
 pub struct IdentityIndex {
-    entities: HashMap<Arc<str>, Entity>,
+    entities: HashMap<Arc<str>, Entity, RandomState>,
     ownerships: Ownerships,
     /// Uids of the pods behind each Service.
     endpoints: HashMap<ServiceName, SlicesOfPods>,

@@ -16,7 +16,7 @@ use crate::chunk::ChunkId;
 use crate::connections::{MAX_CONNECTIONS, Restored};
 use crate::identity::Identity;
 use crate::naming::{ConnectionNames, End};
-use crate::native;
+use crate::native::{self, read_native};
 use crate::partition::DAY_S;
 use crate::writer::Written;
 
@@ -218,7 +218,7 @@ impl Journal {
             Bytes::new()
         } else {
             let rows = format!("SELECT * FROM flows WHERE {filter}");
-            query(&rows).fetch_bytes("Native")?.collect().await?
+            read_native(query(&rows)).await?
         };
         let days = days.into_iter().map(|day| day.day).collect();
         Ok(Written { days, rows: native::Rows { count, bytes } })

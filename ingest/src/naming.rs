@@ -5,6 +5,7 @@
 //! answered (or, masqueraded, the true client is on the client's side). Names are those of the
 //! connection's first packets and stay for its life; only what was unknown may become known.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use flowtrail_schema::row::EntityKind;
@@ -32,14 +33,14 @@ pub(crate) struct End {
 
 /// The record with its direction turned round, if that was inferred and only the other end listens.
 /// The first finding stays with the connection, so that all its rows have one direction.
-pub(crate) fn directed(
-    record: &FlowRecord,
+pub(crate) fn directed<'a>(
+    record: &'a FlowRecord,
     node: &str,
     connection: Option<&mut Connection>,
     index: &IdentityIndex,
-) -> FlowRecord {
+) -> Cow<'a, FlowRecord> {
     if !record.direction_inferred {
-        return record.clone();
+        return Cow::Borrowed(record);
     }
     let listens = |end: Endpoint| index.listens(end.ip, end.port, record.first_seen_us, node);
     let known = connection.as_ref().and_then(|connection| connection.inferred_server);
@@ -53,7 +54,7 @@ pub(crate) fn directed(
     if let Some(connection) = connection {
         connection.inferred_server = Some(server);
     }
-    if server == record.client { turned_round(record) } else { record.clone() }
+    if server == record.client { Cow::Owned(turned_round(record)) } else { Cow::Borrowed(record) }
 }
 
 /// Client and server change places, and all that is told of one is told of the other.
@@ -86,19 +87,28 @@ pub(crate) fn named(
     let Some(connection) = connection.filter(proven) else {
         return Arc::new(resolve(&own, &[], record.first_seen_us, index));
     };
+    let seen_at = connection.observations.len();
+    if let Some(names) = connection.names.as_ref()
+        && connection.settled_with == Some(seen_at)
+    {
+        return Arc::clone(names);
+    }
     let others = connection.observations.iter().filter(|_| record.id_kind != IdKind::TupleHash);
-    let others: Vec<Sight<'_>> = others.map(Sight::of).collect();
+    let others: Vec<Sight<'_>> = others.map(Sight::of).filter(|other| *other != own).collect();
     let resolved = resolve(&own, &others, connection.first_seen_us(), index);
     let names = match &connection.names {
         Some(known) if **known == resolved => Arc::clone(known),
         Some(known) => Arc::new(known.improved(resolved)),
         None => Arc::new(resolved),
     };
+    let servers = others.iter().map(|other| other.server).chain([own.server]);
+    connection.settled_with = names.is_settled(servers).then_some(seen_at);
     connection.names = Some(Arc::clone(&names));
     names
 }
 
 /// A connection's ends as one observation shows them.
+#[derive(PartialEq)]
 struct Sight<'a> {
     node: &'a str,
     reporter: Reporter,
@@ -175,6 +185,15 @@ fn server_rank(end: &End) -> u8 {
 }
 
 impl ConnectionNames {
+    /// Whether nothing but another observation could add to these names: both ends are pods, and any
+    /// other server that was called is a Service known by name.
+    fn is_settled(&self, mut servers: impl Iterator<Item = Endpoint>) -> bool {
+        let Self { client, server, service } = self;
+        client.identity.kind == EntityKind::Pod
+            && server.identity.kind == EntityKind::Pod
+            && (service.is_some() || servers.all(|called| called == server.real))
+    }
+
     /// These names, with what was unknown (also: who is behind NAT) taken from newer ones.
     pub(crate) fn improved(&self, newer: Self) -> Self {
         let better = |known: &End, newer: End, rank: fn(&End) -> u8| {

@@ -12,6 +12,7 @@ use bytes::{BufMut, Bytes};
 use clickhouse::Client;
 use clickhouse::error::Result;
 use clickhouse::insert_formatted::InsertFormatted;
+use clickhouse::query::Query;
 use flowtrail_schema::row::EntityKind;
 use flowtrail_schema::{Detail, IdKind, InterfaceKind, Reporter};
 use foldhash::fast::RandomState;
@@ -49,6 +50,14 @@ impl Rows {
         }
         Ok(())
     }
+}
+
+/// Reads rows as they are to be inserted again, by a SELECT of all of a table's columns.
+///
+/// # Errors
+/// If ClickHouse is away or refuses the query.
+pub(crate) async fn read_native(select: Query) -> Result<Bytes> {
+    select.fetch_bytes("Native")?.collect().await
 }
 
 /// Begins an insert of Native blocks. Settings and timeouts are the caller's; nothing is sent yet.

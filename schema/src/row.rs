@@ -1,5 +1,5 @@
 //! `FlowRow`: a record with names, as one row of the table `flows`. Fields are the table's columns
-//! (`sql/0001_flows.sql`), in its order.
+//! (`sql/0001_flows.sql`), in its order. For reading, and for writing a few: ingest writes whole columns.
 
 use std::net::Ipv6Addr;
 

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 /// Owners remembered for one claim, at most: an address that Jobs reuse every minute keeps four
 /// hours. Beyond it the one that ended earliest is forgotten and counted.
 pub(super) const MAX_OWNERS: usize = 256;
@@ -59,7 +61,7 @@ pub(super) struct Ownership {
 
 #[derive(Debug, Default)]
 pub(super) struct Ownerships {
-    by_claim: HashMap<Claim, Vec<Ownership>>,
+    by_claim: HashMap<Claim, Vec<Ownership>, RandomState>,
 }
 
 impl Ownerships {

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
+use foldhash::fast::RandomState;
+
 use super::{Entity, IdentityIndex};
 use crate::objects::Kind;
 
@@ -32,7 +34,7 @@ pub(super) struct Workload {
 #[derive(Debug, Default)]
 pub(super) struct WorkloadCache {
     generation: u64,
-    by_service: HashMap<ServiceName, (u64, Option<Workload>)>,
+    by_service: HashMap<ServiceName, (u64, Option<Workload>), RandomState>,
 }
 
 impl IdentityIndex {

@@ -83,6 +83,24 @@ fn the_backend_is_learned_when_its_side_is_seen_and_names_stay() {
 }
 
 #[test]
+fn settled_names_still_learn_the_service_by_which_the_server_was_called() {
+    let mut connections = Connections::new(10, Counter::default());
+    let mut index = IdentityIndex::default();
+    index.apply(&pod("client", "10.0.0.1"), START_US);
+    index.apply(&pod("backend", "10.0.0.2"), START_US);
+    let from_client = |seconds| record(seconds, "va", Reporter::Client, "10.96.0.1:80");
+    let from_server = |seconds| record(seconds, "vb", Reporter::Server, "10.0.0.2:8080");
+    for seconds in [0, 10] {
+        let names = name(&mut connections, &index, &from_server(seconds));
+        assert_eq!(names, ["client", "backend", ""]);
+    }
+    assert_eq!(name(&mut connections, &index, &from_client(10)), ["client", "backend", ""]);
+    // The Service is listed late.
+    index.apply(&service("shop", "10.96.0.1"), START_US);
+    assert_eq!(name(&mut connections, &index, &from_server(20)), ["client", "backend", "shop"]);
+}
+
+#[test]
 fn what_was_unknown_may_become_known() {
     let mut connections = Connections::new(10, Counter::default());
     let mut index = IdentityIndex::default();

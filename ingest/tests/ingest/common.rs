@@ -1,12 +1,10 @@
 //! A real engine for all tests of this binary (libchdb takes one a process), a database for each test,
 //! and short ways to write batches.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use clickhouse::Row;
-use flowtrail_embedded::{Config as EngineConfig, Engine, serve};
 use flowtrail_ingest::{Config, Ingest, Source, Summary};
 use flowtrail_schema::interval::IntervalLength;
 use flowtrail_schema::topic::Message;
@@ -21,41 +19,22 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::engine::start_engine;
+
 /// Start of the interval that all records are in: 2026-01-01T01:00:00Z.
 pub(crate) const START_US: u64 = 1_767_229_200_000_000;
 
 /// A migrated database of its own on the shared engine.
 pub(crate) async fn store(database: &str) -> ClickHouseArgs {
     static URL: OnceLock<String> = OnceLock::new();
-    let url = URL.get_or_init(start_engine).clone();
+    let data = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("ingest-engine");
+    let url = URL.get_or_init(|| start_engine(data)).clone();
     let store =
         ClickHouseArgs { clickhouse_database: database.to_owned(), ..ClickHouseArgs::at(url) };
     store.migrate().await.unwrap();
     // The records of these tests are older than any retention.
     store.keep_forever().await.unwrap();
     store
-}
-
-fn start_engine() -> String {
-    let data = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("ingest-engine");
-    let _ = std::fs::remove_dir_all(&data);
-    let config = EngineConfig {
-        engine: None,
-        data: Some(data),
-        clickhouse_listen: ([127, 0, 0, 1], 0).into(),
-    };
-    let engine = Engine::open(&config).unwrap_or_else(|error| panic!("{error}"));
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        // Not a test's runtime: the engine outlives the test that starts it.
-        tokio::runtime::Runtime::new().unwrap().block_on(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            serve(engine, listener, &Metrics::new(), CancellationToken::new()).await
-        })
-    });
-    format!("http://{address}")
 }
 
 /// One number that a query answers.

@@ -5,6 +5,7 @@
 mod audit;
 #[cfg(test)]
 mod common;
+mod engine;
 #[cfg(test)]
 mod kafka;
 #[cfg(test)]
