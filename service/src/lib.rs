@@ -6,6 +6,8 @@ pub mod config;
 pub mod kafka;
 pub mod metrics;
 pub mod net;
+pub mod secret;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
+pub mod tls;

@@ -21,6 +21,9 @@ enum Action {
 }
 
 pub(crate) async fn run(arguments: Arguments, check: bool) -> anyhow::Result<()> {
+    if let Action::Apply(store) | Action::Check(store) = &arguments.action {
+        store.validate()?;
+    }
     if check {
         return super::configuration_is_valid();
     }
