@@ -58,7 +58,15 @@ pub struct KafkaArgs {
     pub kafka_user: Option<String>,
 
     /// Password of that user; better given in the environment than on the command line.
-    #[arg(long, env = "FLOWTRAIL_KAFKA_PASSWORD", hide_env_values = true, value_name = "PASSWORD", group = "kafka_secret", requires = "kafka_sasl_mechanism", help_heading = "Kafka")]
+    #[arg(
+        long,
+        env = "FLOWTRAIL_KAFKA_PASSWORD",
+        hide_env_values = true,
+        value_name = "PASSWORD",
+        group = "kafka_secret",
+        requires = "kafka_sasl_mechanism",
+        help_heading = "Kafka"
+    )]
     pub kafka_password: Option<Secret>,
 
     /// File with that password, read at start.
@@ -145,6 +153,17 @@ impl KafkaArgs {
         if self.kafka_sasl_mechanism.is_some() && !self.kafka_tls {
             warn!("kafka's user logs in over connections that are not encrypted: add --kafka-tls");
         }
+    }
+}
+
+/// Which flags to check when librdkafka cannot connect: its reason names the layer that failed.
+pub fn what_to_check(reason: &str) -> &'static str {
+    if reason.contains("SASL") {
+        "--kafka-sasl-mechanism, --kafka-user and its password"
+    } else if reason.contains("SSL") {
+        "--kafka-tls and --kafka-ca-file"
+    } else {
+        "--kafka-brokers"
     }
 }
 

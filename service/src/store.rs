@@ -56,7 +56,6 @@ pub struct ClickHouseArgs {
         long,
         env = "FLOWTRAIL_CLICKHOUSE_PASSWORD",
         hide_env_values = true,
-       
         value_name = "PASSWORD",
         group = "clickhouse_secret",
         help_heading = "ClickHouse"

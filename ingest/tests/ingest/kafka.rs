@@ -21,14 +21,13 @@ use crate::common::*;
 
 fn source(brokers: &str) -> Source {
     let kafka = KafkaArgs {
-        kafka_brokers: brokers.to_owned(),
-        kafka_topic: FLOWS_TOPIC.to_owned(),
         // The mock cluster lets a group's next member in when the last one's session is over, and its
         // first after 3 s.
         kafka_property: vec![
             ("session.timeout.ms".to_owned(), "5000".to_owned()),
             ("heartbeat.interval.ms".to_owned(), "500".to_owned()),
         ],
+        ..KafkaArgs::at(brokers.to_owned())
     };
     Source::Kafka { kafka, consumer: KafkaSourceArgs { group: "ingest-test".to_owned() } }
 }
