@@ -15,6 +15,7 @@ mod admission;
 mod chunk;
 mod config;
 mod connections;
+mod dead_letters;
 mod dedup;
 mod error;
 pub mod identity;
@@ -112,6 +113,7 @@ impl Ingest {
             return Ok(Summary::default());
         };
         let _feeding = feeding?;
+        let dead_letters = self.source.dead_letters(&self.metrics)?;
         let Some(feed) = self.source.open(&self.metrics, &stop).await? else {
             return Ok(Summary::default());
         };
@@ -122,6 +124,7 @@ impl Ingest {
             names: self.names,
             metrics: self.metrics,
             feed,
+            dead_letters,
             stop,
             partitions: BTreeMap::new(),
             summary: Summary::default(),

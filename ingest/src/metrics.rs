@@ -1,5 +1,7 @@
 //! What the pipeline counts: each stage's outcome, and each cap that was met.
 
+use std::sync::atomic::AtomicU64;
+
 use flowtrail_service::metrics::Metrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -24,6 +26,8 @@ pub(crate) struct IngestMetrics {
     pub(crate) commit_failures: Counter,
     pub(crate) source_failures: Counter,
     pub(crate) newest_interval: Gauge,
+    pub(crate) lag_messages: Family<PartitionLabel, Gauge>,
+    pub(crate) lag_seconds: Family<PartitionLabel, Gauge<f64, AtomicU64>>,
 }
 
 /// What became of a message or a record.
@@ -36,6 +40,12 @@ pub(crate) struct Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Reason {
     reason: String,
+}
+
+/// A partition, or `other` for those of high numbers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+pub(crate) struct PartitionLabel {
+    pub(crate) partition: String,
 }
 
 /// A table, in ClickHouse or in memory.
@@ -65,6 +75,8 @@ impl IngestMetrics {
             commit_failures: Counter::default(),
             source_failures: Counter::default(),
             newest_interval: Gauge::default(),
+            lag_messages: Family::default(),
+            lag_seconds: Family::default(),
         };
         metrics.register(|registry| {
             registry.register(
@@ -128,6 +140,16 @@ impl IngestMetrics {
                 "ingest_newest_interval_seconds",
                 "Start of the newest interval inserted, seconds since the epoch",
                 ingest.newest_interval.clone(),
+            );
+            registry.register(
+                "ingest_lag_messages",
+                "Messages in Kafka that are not in the tables yet",
+                ingest.lag_messages.clone(),
+            );
+            registry.register(
+                "ingest_lag_seconds",
+                "Age of the newest message read; 0 if all messages are in the tables",
+                ingest.lag_seconds.clone(),
             );
         });
         ingest

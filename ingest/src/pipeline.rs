@@ -4,21 +4,25 @@
 //! read while a chunk is being written.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::admission::admit;
+use crate::admission::{Plausible, admit};
 use crate::chunk::Chunk;
 use crate::config::Config;
+use crate::dead_letters::DeadLetters;
 use crate::error::IngestError;
 use crate::metrics::IngestMetrics;
 use crate::names::Names;
 use crate::partition::Partition;
 use crate::source::{Envelope, Feed};
 use crate::writer::{Abandoned, Writer};
+
+/// How long a chunk waits for its dead letters to be acknowledged.
+const LETTERS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What ingest did between start and end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +49,7 @@ pub struct Summary {
 pub(crate) struct Pipeline {
     pub(crate) config: Config,
     pub(crate) feed: Feed,
+    pub(crate) dead_letters: DeadLetters,
     pub(crate) names: Names,
     pub(crate) writer: Writer,
     pub(crate) metrics: IngestMetrics,
@@ -103,13 +108,15 @@ impl Pipeline {
             .entry(envelope.partition)
             .or_insert_with(|| Partition::new(&self.metrics));
 
-        let (batch, rejects) = admit(&envelope.payload);
+        let plausible = Plausible::at(envelope.time_ms, self.config.max_record_age);
+        let (batch, rejects) = admit(&envelope.payload, plausible);
         let first_time = batch.as_ref().is_some_and(|batch| partition.first_time(batch));
         let chunk = partition.chunk_for(&envelope, batch.as_ref());
         match batch {
             None => {
                 debug!(envelope.partition, envelope.offset, ?rejects, "message rejected");
-                rejects.into_iter().for_each(|reason| chunk.reject(reason));
+                self.dead_letters.send(&envelope, &rejects);
+                reject(rejects, chunk, &self.metrics);
                 self.summary.rejected_messages += 1;
                 self.metrics.message("rejected");
             }
@@ -121,7 +128,10 @@ impl Pipeline {
             Some(batch) => {
                 self.summary.rejected_records += rejects.len() as u64;
                 self.metrics.record("rejected", rejects.len() as u64);
-                rejects.into_iter().for_each(|reason| chunk.reject(reason));
+                if !rejects.is_empty() {
+                    self.dead_letters.send(&envelope, &rejects);
+                }
+                reject(rejects, chunk, &self.metrics);
                 let accepted = partition.decide(batch, topic, envelope.partition);
                 partition.accept(accepted);
                 self.metrics.message("accepted");
@@ -134,6 +144,7 @@ impl Pipeline {
         for (number, partition) in &mut self.partitions {
             while let Some(chunk) = partition.next_cut() {
                 let rows = partition.rows(&chunk, self.feed.topic(), &self.names.read());
+                self.dead_letters.flush(LETTERS_TIMEOUT).await;
                 self.writer.write(&rows, &self.stop).await?;
                 self.feed.commit(*number, chunk.end).await;
                 count(&mut self.summary, &self.metrics, &chunk);
@@ -168,6 +179,13 @@ async fn at(instant: Option<Instant>) {
     }
 }
 
+fn reject(reasons: Vec<String>, chunk: &mut Chunk, metrics: &IngestMetrics) {
+    for reason in reasons {
+        metrics.reject(&reason);
+        chunk.reject(reason);
+    }
+}
+
 fn count(summary: &mut Summary, metrics: &IngestMetrics, chunk: &Chunk) {
     let records = chunk.rows as u64;
     let all = chunk.batches.iter().flat_map(|batch| &batch.records);
@@ -177,6 +195,8 @@ fn count(summary: &mut Summary, metrics: &IngestMetrics, chunk: &Chunk) {
     summary.primary_records += primary;
     summary.coverage_reports += reports as u64;
     summary.chunks += 1;
+    metrics.chunk_rows.observe(records as f64);
+    metrics.chunk_bytes.observe(chunk.bytes as f64);
     metrics.record("primary", primary);
     metrics.record("evidence", records - primary);
 }

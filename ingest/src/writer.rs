@@ -163,7 +163,8 @@ mod tests {
         let metrics = Metrics::new();
         let counted = IngestMetrics::register(&metrics);
         let writer = Writer::new(&store, Readiness::default().part("ingest"), counted);
-        let chunk = Chunk::begin(&Envelope { partition: 0, offset: 0, payload: "".into() });
+        let chunk =
+            Chunk::begin(&Envelope { partition: 0, offset: 0, time_ms: None, payload: "".into() });
         let delivery = chunk.delivery("topic", "id");
         let rows = Rows { flows: vec![], coverage: vec![], delivery };
 

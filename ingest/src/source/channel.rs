@@ -28,7 +28,7 @@ impl ChannelFeed {
         let next = self.next_offsets.entry(partition).or_default();
         let offset = *next;
         *next += 1;
-        Some(Envelope { partition, offset, payload })
+        Some(Envelope { partition, offset, time_ms: None, payload })
     }
 
     pub(super) fn topic(&self) -> &Topic {

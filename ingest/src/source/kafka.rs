@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use flowtrail_service::kafka::KafkaArgs;
+use flowtrail_schema::topic::DEAD_LETTER_TOPIC;
+use flowtrail_service::kafka::{KafkaArgs, what_to_check};
 use flowtrail_service::telemetry::Seldom;
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
@@ -18,6 +19,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::lag::Lag;
 use super::{Envelope, Topic};
 use crate::error::IngestError;
 use crate::metrics::IngestMetrics;
@@ -34,6 +36,11 @@ pub struct KafkaSourceArgs {
         help_heading = "Kafka"
     )]
     pub group: String,
+
+    /// Topic for what is rejected: undecodable messages, and those with records from impossible times.
+    /// Empty for none.
+    #[arg(long, env = "FLOWTRAIL_DEAD_LETTER_TOPIC", default_value = DEAD_LETTER_TOPIC, value_name = "NAME", help_heading = "Kafka")]
+    pub dead_letter_topic: String,
 }
 
 /// How long Kafka is waited for before that is said and tried again.
@@ -53,6 +60,7 @@ pub(crate) struct KafkaFeed {
     consumer: Arc<StreamConsumer<Rebalances>>,
     topic: Topic,
     metrics: IngestMetrics,
+    lag: Lag,
     failure_log: Seldom,
 }
 
@@ -60,9 +68,18 @@ pub(crate) struct KafkaFeed {
 #[derive(Default)]
 struct Rebalances {
     revoked: Mutex<Vec<u32>>,
+    /// librdkafka tells of every attempt to connect, several a second.
+    connection_log: Seldom,
 }
 
-impl ClientContext for Rebalances {}
+impl ClientContext for Rebalances {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if self.connection_log.is_due() {
+            let check = what_to_check(reason);
+            warn!(%error, reason, check, "kafka connection failed, will retry");
+        }
+    }
+}
 
 impl ConsumerContext for Rebalances {
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
@@ -101,11 +118,13 @@ impl KafkaFeed {
                 Ok(topic) => {
                     consumer.subscribe(&[&topic.name]).map_err(IngestError::KafkaSetup)?;
                     info!(topic = topic.name, partitions = topic.partitions, "consuming");
+                    let lag = Lag::watch(&consumer, &topic.name, metrics);
                     let metrics = metrics.clone();
                     return Ok(Some(Self {
                         consumer,
                         topic,
                         metrics,
+                        lag,
                         failure_log: Seldom::default(),
                     }));
                 }
@@ -117,7 +136,14 @@ impl KafkaFeed {
                 ),
             }
             metrics.source_failures.inc();
-            if shutdown.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
+            // Errors are told to who receives, and there is nothing else to receive yet.
+            let tell = async {
+                loop {
+                    let _ = consumer.recv().await;
+                }
+            };
+            let told = tokio::time::timeout(RETRY, tell);
+            if shutdown.run_until_cancelled(told).await.is_none() {
                 return Ok(None);
             }
         }
@@ -131,7 +157,10 @@ impl KafkaFeed {
                     // Kafka numbers both from 0.
                     let partition = message.partition().try_into().unwrap_or(0);
                     let offset = message.offset().try_into().unwrap_or(0);
-                    return Ok(Envelope { partition, offset, payload });
+                    let time_ms = message.timestamp().to_millis();
+                    let time_ms = time_ms.and_then(|time_ms| time_ms.try_into().ok());
+                    self.lag.read(partition, time_ms);
+                    return Ok(Envelope { partition, offset, time_ms, payload });
                 }
                 Err(error @ KafkaError::MessageConsumptionFatal(_)) => {
                     return Err(IngestError::Kafka(error));
@@ -175,8 +204,10 @@ impl KafkaFeed {
     }
 
     pub(super) async fn close(self) {
+        let Self { consumer, lag, .. } = self;
+        lag.close().await;
         // The last handle leaves the group, which waits for the broker.
-        blocking(move || drop(self)).await;
+        blocking(move || drop(consumer)).await;
     }
 }
 
@@ -213,7 +244,7 @@ fn describe(consumer: &StreamConsumer<Rebalances>, name: String) -> Result<Topic
 }
 
 /// Runs what waits for a broker on a thread that may wait.
-async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(call).await {
         Ok(value) => value,
         Err(error) => std::panic::resume_unwind(error.into_panic()),

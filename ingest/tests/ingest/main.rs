@@ -8,4 +8,6 @@ mod kafka;
 #[cfg(test)]
 mod pipeline;
 #[cfg(test)]
+mod store;
+#[cfg(test)]
 mod watch;
