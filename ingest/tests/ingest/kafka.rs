@@ -183,7 +183,7 @@ async fn what_is_rejected_is_in_the_dead_letter_topic_once_its_chunk_is_done() {
     let summary = run.await.unwrap();
     assert_eq!((summary.records, summary.rejected_messages, summary.rejected_records), (1, 1, 1));
     assert_eq!(letters, [&b"garbage"[..], &mixed]);
-    let reasons = "SELECT arrayJoin(rejected_reasons) AS text FROM deliveries ORDER BY text";
+    let reasons = "SELECT arrayJoin(rejected.reason) AS text FROM deliveries ORDER BY text";
     let expected = ["interval after its message", "not a FlowBatch"];
     assert_eq!(texts(&store, reasons).await, expected);
 }
