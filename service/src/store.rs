@@ -2,6 +2,8 @@
 //!
 //! The embedded engine, a server and a cluster are all reached over HTTP by the same client.
 
+mod error;
+
 use std::time::Duration;
 
 use clap::Args;
@@ -11,6 +13,8 @@ use flowtrail_schema::sql::{DATABASE, MIGRATIONS, SCHEMA_MIGRATIONS, VERSION};
 use hyper_util::rt::TokioExecutor;
 use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
+
+pub use error::StoreError;
 
 use crate::secret::{Secret, secret_file};
 use crate::tls::{self, Certificates, certificates_file};
@@ -27,7 +31,6 @@ pub struct ClickHouseArgs {
         long,
         env = "FLOWTRAIL_CLICKHOUSE_URL",
         default_value = "http://127.0.0.1:8123",
-        value_parser = url,
         value_name = "URL",
         help_heading = "ClickHouse"
     )]
@@ -67,76 +70,6 @@ pub struct ClickHouseArgs {
     pub clickhouse_password_file: Option<Secret>,
 }
 
-/// What goes wrong between a service and its store.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// No answer, or an answer that is no ClickHouse's.
-    #[error(
-        "cannot reach ClickHouse at {url}: check that it runs and --clickhouse-url is its HTTP interface"
-    )]
-    Unreachable {
-        /// The configured address.
-        url: String,
-        /// What the client says.
-        source: Error,
-    },
-    /// No secure connection, or none to a server that can be trusted.
-    #[error(
-        "cannot connect to ClickHouse at {url} securely ({reason}): check that the URL is of its HTTPS interface, and --clickhouse-ca-file"
-    )]
-    Tls {
-        /// The configured address.
-        url: String,
-        /// What is wrong, in TLS's words.
-        reason: String,
-    },
-    /// ClickHouse does not let this user in.
-    #[error(
-        "ClickHouse at {url} does not let {user} in: check --clickhouse-user and --clickhouse-password-file (or --clickhouse-password)"
-    )]
-    Refused {
-        /// The configured address.
-        url: String,
-        /// Who asked.
-        user: String,
-        /// What ClickHouse says.
-        source: Error,
-    },
-    /// An authority for a connection without TLS.
-    #[error(
-        "--clickhouse-ca-file is for an https URL, and --clickhouse-url is {0}: change one of them"
-    )]
-    NotTls(String),
-    /// The tables are of a version that this program does not know.
-    #[error(
-        "the schema in ClickHouse has version {found}, this program knows up to {known}: use a newer flowtrail"
-    )]
-    Newer {
-        /// Version in the database.
-        found: u32,
-        /// Newest version of this program.
-        known: u32,
-    },
-    /// The tables are not there, or older than this program needs.
-    #[error(
-        "the schema in ClickHouse has version {found}, this program needs {needed}: run `flowtrail schema apply`"
-    )]
-    Older {
-        /// Version in the database; 0 without tables.
-        found: u32,
-        /// Version of this program.
-        needed: u32,
-    },
-    /// A statement failed.
-    #[error("cannot {what}")]
-    Statement {
-        /// What was being done.
-        what: String,
-        /// What ClickHouse says.
-        source: Error,
-    },
-}
-
 impl ClickHouseArgs {
     /// Settings for a store at a URL, all else by default.
     pub fn at(url: String) -> Self {
@@ -155,6 +88,7 @@ impl ClickHouseArgs {
     /// # Errors
     /// If they contradict each other.
     pub fn validate(&self) -> Result<(), StoreError> {
+        check_url(&self.clickhouse_url)?;
         if self.is_https() {
             return Ok(());
         }
@@ -331,16 +265,15 @@ fn is_login_refused(answer: &str) -> bool {
     LOGIN_CODES.iter().any(|code| answer.contains(code))
 }
 
-fn url(text: &str) -> Result<String, String> {
+/// Checks what is said of the URL without showing it.
+fn check_url(text: &str) -> Result<(), StoreError> {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    let authority = rest.and_then(|rest| rest.split('/').next());
-    match authority {
-        Some(authority) if authority.contains('@') => Err(
-            "name the user with --clickhouse-user, the password with --clickhouse-password-file"
-                .to_owned(),
-        ),
-        Some(authority) if !authority.is_empty() => Ok(text.to_owned()),
-        _ => Err("write http:// or https:// before the host".to_owned()),
+    match rest.and_then(|rest| rest.split('/').next()) {
+        Some(authority) if authority.contains('@') => Err(StoreError::Url(
+            "name the user with --clickhouse-user, the password with --clickhouse-password-file",
+        )),
+        Some(authority) if !authority.is_empty() => Ok(()),
+        _ => Err(StoreError::Url("write http:// or https://, a host and a port")),
     }
 }
 
@@ -363,4 +296,24 @@ async fn record(client: &Client, applied: &Applied) -> clickhouse::error::Result
     let mut insert = client.insert::<Applied>("schema_migrations").await?;
     insert.write(applied).await?;
     insert.end().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(url: &str) -> String {
+        ClickHouseArgs::at(url.to_owned()).validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_url_that_is_not_usable_is_told_without_a_password_in_it() {
+        let with_password = said("http://flow:hunter2@localhost:8123/");
+        assert!(with_password.contains("--clickhouse-password-file"), "{with_password}");
+        assert!(!with_password.contains("hunter2"), "{with_password}");
+        for url in ["localhost:8123", "ftp://localhost", "https:///path", ""] {
+            assert!(said(url).contains("write http://"), "{url}");
+        }
+        assert!(ClickHouseArgs::at("https://[::1]:8443".to_owned()).validate().is_ok());
+    }
 }
