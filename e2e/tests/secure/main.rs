@@ -138,7 +138,8 @@ fn locked_doors_open_with_the_right_keys_only() {
     let wrong = [&agent[..], &["--kafka-tls", "--kafka-ca-file", &other_ca]].concat();
     let wrong = [&wrong[..], &["--kafka-brokers", &address], &shown[..]].concat();
     place.goes_on_saying("wrong-ca", &wrong, "--kafka-tls and --kafka-ca-file");
-    let ingest = ["ingest", "--admin-listen", "127.0.0.1:0"];
+    // So that it is the consumer who says it.
+    let ingest = ["ingest", "--admin-listen", "127.0.0.1:0", "--dead-letter-topic", ""];
     let wrong = [&ingest[..], &right[..], &kafka("scram-sha-256", &wrong_file)].concat();
     place.goes_on_saying("ingest-wrong-password", &wrong, "--kafka-user and its password");
 

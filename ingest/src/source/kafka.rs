@@ -13,7 +13,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{
     BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, StreamConsumer,
 };
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
@@ -236,7 +236,8 @@ fn describe(consumer: &StreamConsumer<Rebalances>, name: String) -> Result<Topic
     let topic = metadata.topics().iter().find(|topic| topic.name() == name);
     let partitions = topic.map_or(0, |topic| topic.partitions().len());
     if partitions == 0 {
-        return Err("no such topic".to_owned());
+        let error = topic.and_then(|topic| topic.error()).map(RDKafkaErrorCode::from);
+        return Err(error.map_or_else(|| "no such topic".to_owned(), |code| code.to_string()));
     }
     let cluster = consumer.client().fetch_cluster_id(METADATA_TIMEOUT).unwrap_or_default();
     let partitions = partitions.try_into().unwrap_or(u32::MAX);
