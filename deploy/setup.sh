@@ -13,6 +13,11 @@ need() {
         missing="$missing $2"
 }
 
+# need_header HEADER PACKAGE
+need_header() {
+    printf '#include <%s>\n' "$1" | cc -E - >/dev/null 2>&1 || missing="$missing $2"
+}
+
 for purpose in "$@"; do
     case $purpose in
     build)
@@ -20,6 +25,7 @@ for purpose in "$@"; do
         need c++ g++
         need make make
         need npm npm
+        need_header openssl/ssl.h libssl-dev
         ;;
     demo)
         need ip iproute2
@@ -36,6 +42,7 @@ for purpose in "$@"; do
     kafka)
         need java openjdk-17-jre-headless
         need mvn maven
+        need openssl openssl
         ;;
     bench)
         need ip iproute2

@@ -20,6 +20,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 pub struct Broker {
     address: SocketAddr,
     directory: PathBuf,
+    secure: Option<(PathBuf, String)>,
     process: Option<Process>,
 }
 
@@ -29,13 +30,26 @@ impl Broker {
     /// # Errors
     /// Without Java 17 or Maven, or if the broker does not listen in time; with its log.
     pub fn start(directory: &Path) -> Result<Self> {
+        Self::start_with(directory, None)
+    }
+
+    /// The same with two more doors, for TLS: `tls` is a directory with `server.pem` (key and certificate)
+    /// and `ca.pem`, `login` a user and password separated by a colon.
+    ///
+    /// # Errors
+    /// As [`Broker::start`].
+    pub fn start_secure(directory: &Path, tls: &Path, login: &str) -> Result<Self> {
+        Self::start_with(directory, Some((tls.to_owned(), login.to_owned())))
+    }
+
+    fn start_with(directory: &Path, secure: Option<(PathBuf, String)>) -> Result<Self> {
         let jars =
             Command::new(SCRIPT).arg("jars").stdin(Stdio::null()).stdout(Stdio::null()).status()?;
         if !jars.success() {
             bail!("no Kafka to test against: see the message above");
         }
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_ports()?));
-        let mut broker = Self { address, directory: directory.to_owned(), process: None };
+        let mut broker = Self { address, directory: directory.to_owned(), secure, process: None };
         broker.start_again()?;
         Ok(broker)
     }
@@ -53,7 +67,11 @@ impl Broker {
         let data = self.directory.join("broker").display().to_string();
         let port = self.address.port().to_string();
         let log = self.directory.join("broker.log");
-        let mut process = Process::start(Path::new(SCRIPT), ["run", &data, &port], None, log)?;
+        let mut words = vec!["run".to_owned(), data, port];
+        if let Some((tls, login)) = &self.secure {
+            words.extend([tls.display().to_string(), login.clone()]);
+        }
+        let mut process = Process::start(Path::new(SCRIPT), words, None, log)?;
         let listens = || TcpStream::connect(self.address).is_ok();
         process.wait_until("listening", START_TIMEOUT, listens)?;
         self.process = Some(process);
@@ -80,16 +98,27 @@ impl Broker {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// Where clients reach it with TLS and a login.
+    pub fn login_address(&self) -> SocketAddr {
+        SocketAddr::new(self.address.ip(), self.address.port() + 2)
+    }
+
+    /// Where clients reach it with TLS and a certificate of their own.
+    pub fn certificate_address(&self) -> SocketAddr {
+        SocketAddr::new(self.address.ip(), self.address.port() + 3)
+    }
 }
 
-/// A free port whose neighbour is free too.
+/// A free port whose three neighbours are free too.
 fn free_ports() -> Result<u16> {
+    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok();
     (0..100)
         .find_map(|_| {
-            let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
+            let first = bind(0)?;
             let port = first.local_addr().ok()?.port();
-            let next = port.checked_add(1)?;
-            TcpListener::bind((Ipv4Addr::LOCALHOST, next)).ok().map(|_| port)
+            let neighbours: Option<Vec<_>> = (1..4).map(|n| bind(port.checked_add(n)?)).collect();
+            neighbours.map(|_| port)
         })
-        .context("no two free ports in a row")
+        .context("no four free ports in a row")
 }

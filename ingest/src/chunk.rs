@@ -40,6 +40,8 @@ pub(crate) struct Chunk {
     pub(crate) batches: Vec<Accepted>,
     /// Records in `batches`.
     pub(crate) rows: usize,
+    /// Bytes of its messages.
+    pub(crate) bytes: u64,
     /// Announced addresses in the rows of `coverage`.
     addresses: usize,
     /// Rejects by reason, of whole messages and of records.
@@ -85,6 +87,7 @@ impl Chunk {
             begun: Instant::now(),
             batches: Vec::new(),
             rows: 0,
+            bytes: 0,
             addresses: 0,
             rejected: BTreeMap::new(),
             duplicates: 0,
@@ -108,6 +111,7 @@ impl Chunk {
         self.lose_until(envelope.offset);
         self.messages += 1;
         self.end = envelope.offset + 1;
+        self.bytes += envelope.payload.len() as u64;
         self.hash = fnv1a(self.hash, &envelope.payload);
     }
 

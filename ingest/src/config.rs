@@ -20,6 +20,11 @@ pub struct Config {
     #[arg(long, env = "FLOWTRAIL_KUBERNETES", conflicts_with = "names", help_heading = "Names")]
     pub kubernetes: bool,
 
+    /// How old a record may be when its message gets to Kafka; an older one is rejected as of a clock that
+    /// is wrong. By default as long as any table keeps rows.
+    #[arg(long, env = "FLOWTRAIL_MAX_RECORD_AGE", default_value = "730d", value_parser = duration, value_name = "DURATION", help_heading = "Inserts")]
+    pub max_record_age: Duration,
+
     /// Rows gathered for one insert, at least, unless --chunk-time is over before.
     #[arg(
         long,
@@ -47,6 +52,7 @@ impl Default for Config {
         Self {
             names: None,
             kubernetes: false,
+            max_record_age: Duration::from_secs(730 * 86_400),
             chunk_rows: ROWS,
             chunk_time: Duration::from_secs(1),
         }

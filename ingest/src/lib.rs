@@ -16,6 +16,7 @@ mod chunk;
 mod columns;
 mod config;
 mod connections;
+mod dead_letters;
 mod dedup;
 mod error;
 pub mod identity;
@@ -116,6 +117,7 @@ impl Ingest {
             return Ok(Summary::default());
         };
         let _feeding = feeding?;
+        let dead_letters = self.source.dead_letters(&self.metrics)?;
         let Some(feed) = self.source.open(&self.metrics, &stop).await? else {
             return Ok(Summary::default());
         };
@@ -126,6 +128,7 @@ impl Ingest {
             names: self.names,
             metrics: self.metrics,
             feed,
+            dead_letters,
             stop,
             partitions: BTreeMap::new(),
             summary: Summary::default(),

@@ -1,5 +1,7 @@
 //! What the pipeline counts: each stage's outcome, and each cap that was met.
 
+use std::sync::atomic::AtomicU64;
+
 use flowtrail_service::metrics::Metrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -13,19 +15,37 @@ pub(crate) struct IngestMetrics {
     pub(crate) messages: Family<Outcome, Counter>,
     pub(crate) records: Family<Outcome, Counter>,
     pub(crate) overflows: Family<Table, Counter>,
+    pub(crate) rejected: Family<Reason, Counter>,
+    pub(crate) dead_letters: Family<Outcome, Counter>,
     pub(crate) chunks: Counter,
+    pub(crate) chunk_rows: Histogram,
+    pub(crate) chunk_bytes: Histogram,
     pub(crate) rows: Family<Table, Counter>,
     pub(crate) insert_failures: Family<Table, Counter>,
     pub(crate) insert_seconds: Histogram,
     pub(crate) commit_failures: Counter,
     pub(crate) source_failures: Counter,
     pub(crate) newest_interval: Gauge,
+    pub(crate) lag_messages: Family<PartitionLabel, Gauge>,
+    pub(crate) lag_seconds: Family<PartitionLabel, Gauge<f64, AtomicU64>>,
 }
 
 /// What became of a message or a record.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Outcome {
     outcome: &'static str,
+}
+
+/// Why something was rejected: one of the words of `admission`, which are of a bounded number.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Reason {
+    reason: String,
+}
+
+/// A partition, or `other` for those of high numbers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+pub(crate) struct PartitionLabel {
+    pub(crate) partition: String,
 }
 
 /// A table, in ClickHouse or in memory.
@@ -41,7 +61,13 @@ impl IngestMetrics {
             messages: Family::default(),
             records: Family::default(),
             overflows: Family::default(),
+            rejected: Family::default(),
+            dead_letters: Family::default(),
             chunks: Counter::default(),
+            // 1 to 1,048,576: chunks are no larger.
+            chunk_rows: Histogram::new(exponential_buckets(1.0, 4.0, 11)),
+            // 1 KiB to 256 MiB.
+            chunk_bytes: Histogram::new(exponential_buckets(1024.0, 4.0, 10)),
             rows: Family::default(),
             insert_failures: Family::default(),
             // 5 ms to 80 s.
@@ -49,6 +75,8 @@ impl IngestMetrics {
             commit_failures: Counter::default(),
             source_failures: Counter::default(),
             newest_interval: Gauge::default(),
+            lag_messages: Family::default(),
+            lag_seconds: Family::default(),
         };
         metrics.register(|registry| {
             registry.register(
@@ -65,6 +93,26 @@ impl IngestMetrics {
                 "ingest_overflows",
                 "Things forgotten or refused because a table in memory was full",
                 ingest.overflows.clone(),
+            );
+            registry.register(
+                "ingest_rejected",
+                "Messages, records and reports that were rejected, by reason",
+                ingest.rejected.clone(),
+            );
+            registry.register(
+                "ingest_dead_letters",
+                "Letters to the dead-letter topic: delivered, or failed and lost",
+                ingest.dead_letters.clone(),
+            );
+            registry.register(
+                "ingest_chunk_rows",
+                "Rows of flows in an inserted chunk",
+                ingest.chunk_rows.clone(),
+            );
+            registry.register(
+                "ingest_chunk_bytes",
+                "Bytes of the messages of an inserted chunk",
+                ingest.chunk_bytes.clone(),
             );
             registry.register("ingest_chunks", "Chunks inserted", ingest.chunks.clone());
             registry.register("ingest_rows", "Rows inserted", ingest.rows.clone());
@@ -93,6 +141,16 @@ impl IngestMetrics {
                 "Start of the newest interval inserted, seconds since the epoch",
                 ingest.newest_interval.clone(),
             );
+            registry.register(
+                "ingest_lag_messages",
+                "Messages in Kafka that are not in the tables yet",
+                ingest.lag_messages.clone(),
+            );
+            registry.register(
+                "ingest_lag_seconds",
+                "Age of the newest message read; 0 if all messages are in the tables",
+                ingest.lag_seconds.clone(),
+            );
         });
         ingest
     }
@@ -105,6 +163,16 @@ impl IngestMetrics {
     /// Records of an outcome.
     pub(crate) fn record(&self, outcome: &'static str, count: u64) {
         self.records.get_or_create(&Outcome { outcome }).inc_by(count);
+    }
+
+    /// Something rejected.
+    pub(crate) fn reject(&self, reason: &str) {
+        self.rejected.get_or_create(&Reason { reason: reason.to_owned() }).inc();
+    }
+
+    /// A letter of an outcome.
+    pub(crate) fn dead_letter(&self, outcome: &'static str) {
+        self.dead_letters.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// The counter of what a table in memory must forget or refuse.

@@ -10,9 +10,10 @@ use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::admission::admit;
+use crate::admission::{Plausible, admit};
 use crate::chunk::Chunk;
 use crate::config::Config;
+use crate::dead_letters::DeadLetters;
 use crate::error::IngestError;
 use crate::metrics::IngestMetrics;
 use crate::names::Names;
@@ -26,6 +27,9 @@ const TAKE_OVER_RETRY: Duration = Duration::from_millis(200);
 
 /// Longest such pause: how long after Kafka and ClickHouse are back ingest may still wait.
 const LONGEST_TAKE_OVER_RETRY: Duration = Duration::from_secs(10);
+
+/// How long a chunk waits for its dead letters to be acknowledged.
+const LETTERS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What ingest did between start and end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +56,7 @@ pub struct Summary {
 pub(crate) struct Pipeline {
     pub(crate) config: Config,
     pub(crate) feed: Feed,
+    pub(crate) dead_letters: DeadLetters,
     pub(crate) names: Names,
     pub(crate) writer: Writer,
     pub(crate) metrics: IngestMetrics,
@@ -106,7 +111,8 @@ impl Pipeline {
         let topic = self.feed.topic();
         // Else it was handed over while the message was on its way.
         let Some(partition) = self.partitions.get_mut(&envelope.partition) else { return };
-        let (batch, rejects) = admit(&envelope.payload);
+        let plausible = Plausible::at(envelope.time_ms, self.config.max_record_age);
+        let (batch, rejects) = admit(&envelope.payload, plausible);
         if partition.is_recalled(&envelope) {
             self.metrics.message("recalled");
             batch.iter().for_each(|batch| partition.recall(batch));
@@ -118,7 +124,8 @@ impl Pipeline {
         match batch {
             None => {
                 debug!(envelope.partition, envelope.offset, ?rejects, "message rejected");
-                rejects.into_iter().for_each(|reason| chunk.reject(reason));
+                self.dead_letters.send(&envelope, &rejects);
+                reject(rejects, chunk, &self.metrics);
                 self.summary.rejected_messages += 1;
                 self.metrics.message("rejected");
             }
@@ -130,7 +137,10 @@ impl Pipeline {
             Some(batch) => {
                 self.summary.rejected_records += rejects.len() as u64;
                 self.metrics.record("rejected", rejects.len() as u64);
-                rejects.into_iter().for_each(|reason| chunk.reject(reason));
+                if !rejects.is_empty() {
+                    self.dead_letters.send(&envelope, &rejects);
+                }
+                reject(rejects, chunk, &self.metrics);
                 let accepted = partition.decide(batch, topic, envelope.partition);
                 partition.accept(accepted);
                 self.metrics.message("accepted");
@@ -157,6 +167,7 @@ impl Pipeline {
                 }
                 if written.is_some() || chunk.begun_as.is_none() {
                     let rows = partition.rows(&chunk, topic, &self.names.read(), written);
+                    self.dead_letters.flush(LETTERS_TIMEOUT).await;
                     self.writer.write(&rows, &self.stop).await?;
                 }
                 self.feed.finish(*number, chunk.end).await;
@@ -243,6 +254,13 @@ async fn at(instant: Option<Instant>) {
     }
 }
 
+fn reject(reasons: Vec<String>, chunk: &mut Chunk, metrics: &IngestMetrics) {
+    for reason in reasons {
+        metrics.reject(&reason);
+        chunk.reject(reason);
+    }
+}
+
 fn count(summary: &mut Summary, metrics: &IngestMetrics, chunk: &Chunk) {
     let records = chunk.rows as u64;
     let all = chunk.batches.iter().flat_map(|batch| &batch.records);
@@ -252,6 +270,8 @@ fn count(summary: &mut Summary, metrics: &IngestMetrics, chunk: &Chunk) {
     summary.primary_records += primary;
     summary.coverage_reports += reports as u64;
     summary.chunks += 1;
+    metrics.chunk_rows.observe(records as f64);
+    metrics.chunk_bytes.observe(chunk.bytes as f64);
     metrics.record("primary", primary);
     metrics.record("evidence", records - primary);
 }

@@ -2,6 +2,7 @@
 
 mod channel;
 mod kafka;
+mod lag;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use flowtrail_service::kafka::KafkaArgs;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::dead_letters::DeadLetters;
 use crate::error::IngestError;
 use crate::metrics::IngestMetrics;
 use channel::ChannelFeed;
@@ -45,6 +47,8 @@ pub enum Source {
 pub(crate) struct Envelope {
     pub(crate) partition: u32,
     pub(crate) offset: u64,
+    /// The time that Kafka has for the message, milliseconds since the epoch.
+    pub(crate) time_ms: Option<u64>,
     pub(crate) payload: Bytes,
 }
 
@@ -92,6 +96,16 @@ pub(crate) enum Feed {
 }
 
 impl Source {
+    /// Where messages go that are rejected: to Kafka if they are from there.
+    pub(crate) fn dead_letters(&self, metrics: &IngestMetrics) -> Result<DeadLetters, IngestError> {
+        match self {
+            Self::Kafka { kafka, consumer } => {
+                DeadLetters::to(&consumer.dead_letter_topic, kafka, metrics)
+            }
+            Self::Channel { .. } => Ok(DeadLetters::off()),
+        }
+    }
+
     /// Opens the source; waits until Kafka answers. `None` if it was shut down before.
     pub(crate) async fn open(
         self,

@@ -8,6 +8,9 @@ use crate::record::IdKind;
 /// The topic that agents publish to. The `v1` is the version of the wire format.
 pub const FLOWS_TOPIC: &str = "flowtrail.flows.v1";
 
+/// The topic for messages that ingest rejects, or records of: the original bytes.
+pub const DEAD_LETTER_TOPIC: &str = "flowtrail.flows.v1.dead-letters";
+
 /// The partition of a connection's records: all its observations, whichever agent makes them, go to
 /// the same one. `partitions` is at least 1.
 pub fn partition_of(connection_id: u64, kind: IdKind, partitions: u32) -> u32 {

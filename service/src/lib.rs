@@ -8,6 +8,8 @@ pub mod instant;
 pub mod kafka;
 pub mod metrics;
 pub mod net;
+pub mod secret;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
+pub mod tls;

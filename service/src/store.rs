@@ -2,17 +2,31 @@
 //!
 //! The embedded engine, a server and a cluster are all reached over HTTP by the same client.
 
+mod error;
+
+use std::time::Duration;
+
 use clap::Args;
+use clickhouse::error::Error;
 use clickhouse::{Client, Row};
 use flowtrail_schema::sql::{DATABASE, MIGRATIONS, SCHEMA_MIGRATIONS, VERSION};
+use hyper_util::rt::TokioExecutor;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
-use tracing::info;
+use tracing::{error, info, warn};
+
+pub use error::StoreError;
+
+use crate::secret::{Secret, secret_file};
+use crate::tls::{self, Certificates, certificates_file};
+
+/// How long a connection that nobody uses is kept: less than the 3 s after which ClickHouse closes it, as
+/// a request on its way would then be lost.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where ClickHouse is and who asks.
 #[derive(Args, Clone, Debug)]
 pub struct ClickHouseArgs {
-    /// ClickHouse's HTTP interface.
+    /// ClickHouse's HTTP interface, http or https.
     #[arg(
         long,
         env = "FLOWTRAIL_CLICKHOUSE_URL",
@@ -21,6 +35,11 @@ pub struct ClickHouseArgs {
         help_heading = "ClickHouse"
     )]
     pub clickhouse_url: String,
+
+    /// PEM file of certificate authorities that an https server's certificate may be signed by, besides
+    /// those that the system trusts.
+    #[arg(long, env = "FLOWTRAIL_CLICKHOUSE_CA_FILE", value_parser = certificates_file, value_name = "FILE", help_heading = "ClickHouse")]
+    pub clickhouse_ca_file: Option<Certificates>,
 
     /// Database that holds Flowtrail's tables.
     #[arg(long, env = "FLOWTRAIL_CLICKHOUSE_DATABASE", default_value = DATABASE, value_name = "NAME", help_heading = "ClickHouse")]
@@ -41,52 +60,14 @@ pub struct ClickHouseArgs {
         env = "FLOWTRAIL_CLICKHOUSE_PASSWORD",
         hide_env_values = true,
         value_name = "PASSWORD",
+        group = "clickhouse_secret",
         help_heading = "ClickHouse"
     )]
-    pub clickhouse_password: Option<String>,
-}
+    pub clickhouse_password: Option<Secret>,
 
-/// What goes wrong between a service and its store.
-#[derive(Debug, Error)]
-pub enum StoreError {
-    /// No answer, or an answer that is no ClickHouse's.
-    #[error(
-        "cannot reach ClickHouse at {url}: check that it runs and --clickhouse-url is its HTTP interface"
-    )]
-    Unreachable {
-        /// The configured address.
-        url: String,
-        /// What the client says.
-        source: clickhouse::error::Error,
-    },
-    /// The tables are of a version that this program does not know.
-    #[error(
-        "the schema in ClickHouse has version {found}, this program knows up to {known}: use a newer flowtrail"
-    )]
-    Newer {
-        /// Version in the database.
-        found: u32,
-        /// Newest version of this program.
-        known: u32,
-    },
-    /// The tables are not there, or older than this program needs.
-    #[error(
-        "the schema in ClickHouse has version {found}, this program needs {needed}: run `flowtrail schema apply`"
-    )]
-    Older {
-        /// Version in the database; 0 without tables.
-        found: u32,
-        /// Version of this program.
-        needed: u32,
-    },
-    /// A statement failed.
-    #[error("cannot {what}")]
-    Statement {
-        /// What was being done.
-        what: String,
-        /// What ClickHouse says.
-        source: clickhouse::error::Error,
-    },
+    /// File with that password, read at start.
+    #[arg(long, env = "FLOWTRAIL_CLICKHOUSE_PASSWORD_FILE", value_parser = secret_file, value_name = "FILE", group = "clickhouse_secret", help_heading = "ClickHouse")]
+    pub clickhouse_password_file: Option<Secret>,
 }
 
 impl ClickHouseArgs {
@@ -94,10 +75,32 @@ impl ClickHouseArgs {
     pub fn at(url: String) -> Self {
         Self {
             clickhouse_url: url,
+            clickhouse_ca_file: None,
             clickhouse_database: DATABASE.to_owned(),
             clickhouse_user: None,
             clickhouse_password: None,
+            clickhouse_password_file: None,
         }
+    }
+
+    /// Checks what flags say together, and warns of what works but is not secure.
+    ///
+    /// # Errors
+    /// If they contradict each other.
+    pub fn validate(&self) -> Result<(), StoreError> {
+        check_url(&self.clickhouse_url)?;
+        if self.is_https() {
+            return Ok(());
+        }
+        if self.clickhouse_ca_file.is_some() {
+            return Err(StoreError::NotTls(self.clickhouse_url.clone()));
+        }
+        if self.password().is_some() {
+            warn!(
+                "clickhouse's password is sent over connections that are not encrypted: use https in --clickhouse-url"
+            );
+        }
+        Ok(())
     }
 
     /// A client for the configured database. Connects when used.
@@ -106,14 +109,40 @@ impl ClickHouseArgs {
     }
 
     fn client_without_database(&self) -> Client {
-        let mut client = Client::default().with_url(&self.clickhouse_url);
+        let mut client = self.unconfigured_client().with_url(&self.clickhouse_url);
         if let Some(user) = &self.clickhouse_user {
             client = client.with_user(user);
         }
-        if let Some(password) = &self.clickhouse_password {
-            client = client.with_password(password);
+        if let Some(password) = self.password() {
+            client = client.with_password(password.expose());
         }
         client
+    }
+
+    fn unconfigured_client(&self) -> Client {
+        if !self.is_https() {
+            return Client::default();
+        }
+        match tls::connector(self.clickhouse_ca_file.as_ref()) {
+            Ok(connector) => Client::with_http_client(
+                hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+                    .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+                    .build(connector),
+            ),
+            Err(error) => {
+                // The plain client then refuses the URL: nothing goes out unencrypted.
+                error!(%error, "no tls in this build");
+                Client::default()
+            }
+        }
+    }
+
+    fn is_https(&self) -> bool {
+        self.clickhouse_url.starts_with("https://")
+    }
+
+    fn password(&self) -> Option<&Secret> {
+        self.clickhouse_password.as_ref().or(self.clickhouse_password_file.as_ref())
     }
 
     /// Makes the database and applies the migrations that are missing. Returns how many were.
@@ -213,13 +242,38 @@ impl ClickHouseArgs {
         Ok(version.version)
     }
 
-    pub(crate) fn failed(&self, what: &str, source: clickhouse::error::Error) -> StoreError {
+    pub(crate) fn failed(&self, what: &str, source: Error) -> StoreError {
+        let url = self.clickhouse_url.clone();
         match source {
-            clickhouse::error::Error::Network(_) | clickhouse::error::Error::TimedOut => {
-                StoreError::Unreachable { url: self.clickhouse_url.clone(), source }
+            Error::Network(_) | Error::TimedOut => match tls::failure(&source) {
+                Some(reason) => StoreError::Tls { url, reason },
+                None => StoreError::Unreachable { url, source },
+            },
+            Error::BadResponse(ref answer) if is_login_refused(answer) => {
+                let user = self.clickhouse_user.as_deref().unwrap_or("its default user");
+                StoreError::Refused { url, user: user.to_owned(), source }
             }
             source => StoreError::Statement { what: what.to_owned(), source },
         }
+    }
+}
+
+/// ClickHouse's UNKNOWN_USER, WRONG_PASSWORD, REQUIRED_PASSWORD and AUTHENTICATION_FAILED.
+const LOGIN_CODES: [&str; 4] = ["Code: 192.", "Code: 193.", "Code: 194.", "Code: 516."];
+
+fn is_login_refused(answer: &str) -> bool {
+    LOGIN_CODES.iter().any(|code| answer.contains(code))
+}
+
+/// Checks what is said of the URL without showing it.
+fn check_url(text: &str) -> Result<(), StoreError> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    match rest.and_then(|rest| rest.split('/').next()) {
+        Some(authority) if authority.contains('@') => Err(StoreError::Url(
+            "name the user with --clickhouse-user, the password with --clickhouse-password-file",
+        )),
+        Some(authority) if !authority.is_empty() => Ok(()),
+        _ => Err(StoreError::Url("write http:// or https://, a host and a port")),
     }
 }
 
@@ -242,4 +296,24 @@ async fn record(client: &Client, applied: &Applied) -> clickhouse::error::Result
     let mut insert = client.insert::<Applied>("schema_migrations").await?;
     insert.write(applied).await?;
     insert.end().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(url: &str) -> String {
+        ClickHouseArgs::at(url.to_owned()).validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_url_that_is_not_usable_is_told_without_a_password_in_it() {
+        let with_password = said("http://flow:hunter2@localhost:8123/");
+        assert!(with_password.contains("--clickhouse-password-file"), "{with_password}");
+        assert!(!with_password.contains("hunter2"), "{with_password}");
+        for url in ["localhost:8123", "ftp://localhost", "https:///path", ""] {
+            assert!(said(url).contains("write http://"), "{url}");
+        }
+        assert!(ClickHouseArgs::at("https://[::1]:8443".to_owned()).validate().is_ok());
+    }
 }

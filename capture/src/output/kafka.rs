@@ -1,10 +1,11 @@
 //! Messages to Kafka: idempotent, acknowledged by all replicas, never timed out, and never produced
 //! twice by us. Waiting is librdkafka's; a message that it gives up is counted and logged.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use flowtrail_schema::topic::Message;
-use flowtrail_service::kafka::KafkaArgs;
+use flowtrail_service::kafka::{KafkaArgs, what_to_check};
 use flowtrail_service::metrics::Metrics;
 use flowtrail_service::telemetry::Seldom;
 use prometheus_client::metrics::counter::Counter;
@@ -76,10 +77,8 @@ impl KafkaOutput {
                     Err(Unanswered::ForGood(error)) => return Err(error),
                     Err(Unanswered::Yet(reason)) => {
                         let brokers = &self.brokers;
-                        warn!(
-                            brokers,
-                            reason, "kafka does not answer: check --kafka-brokers, will retry"
-                        );
+                        let check = self.producer.context().what_to_check();
+                        warn!(brokers, reason, check, "kafka does not answer, will retry");
                     }
                 }
                 sleep(METADATA_RETRY).await;
@@ -188,6 +187,8 @@ struct Deliveries {
     /// librdkafka tells of every attempt to connect, several a second.
     connection_log: Seldom,
     refusal_log: Seldom,
+    /// The last thing that librdkafka said when it could not connect.
+    problem: Mutex<String>,
     /// Something left the queue.
     progress: Notify,
     in_flight: Gauge,
@@ -200,6 +201,7 @@ impl Deliveries {
         let deliveries = Self {
             connection_log: Seldom::default(),
             refusal_log: Seldom::default(),
+            problem: Mutex::default(),
             progress: Notify::new(),
             in_flight: Gauge::default(),
             messages_delivered: Counter::default(),
@@ -225,6 +227,10 @@ impl Deliveries {
         deliveries
     }
 
+    fn what_to_check(&self) -> &'static str {
+        what_to_check(&self.problem.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn failed(&self, error: &KafkaError) {
         self.messages_failed.inc();
         if self.refusal_log.is_due() {
@@ -239,8 +245,10 @@ impl ClientContext for Deliveries {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        reason.clone_into(&mut self.problem.lock().unwrap_or_else(PoisonError::into_inner));
         if self.connection_log.is_due() {
-            warn!(%error, reason, "kafka connection failed: check --kafka-brokers, will retry");
+            let check = what_to_check(reason);
+            warn!(%error, reason, check, "kafka connection failed, will retry");
         }
     }
 }

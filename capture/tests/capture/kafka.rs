@@ -45,11 +45,7 @@ async fn publish(
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("test.pcap");
     write_pcap(&path, connections);
-    let args = KafkaArgs {
-        kafka_brokers: brokers.to_owned(),
-        kafka_topic: topic.to_owned(),
-        kafka_property: Vec::new(),
-    };
+    let args = KafkaArgs { kafka_topic: topic.to_owned(), ..KafkaArgs::at(brokers.to_owned()) };
     let output = Output::Kafka(KafkaOutput::new(&args, metrics).unwrap());
     let agent = Agent::new(config(&["--read", path.to_str().unwrap()]), output, metrics).unwrap();
     agent.run(Readiness::default().part("capture"), shutdown).await
@@ -249,12 +245,11 @@ impl Outages {
         let brokers = cluster.bootstrap_servers();
         let property = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let args = KafkaArgs {
-            kafka_brokers: brokers.clone(),
-            kafka_topic: FLOWS_TOPIC.to_owned(),
             kafka_property: vec![
                 property("queue.buffering.max.messages", "2"),
                 property("reconnect.backoff.max.ms", "100"),
             ],
+            ..KafkaArgs::at(brokers.clone())
         };
         let (readiness, shutdown) = (Readiness::default(), CancellationToken::new());
         let (ready, stop) = (readiness.part("capture"), shutdown.clone());

@@ -48,7 +48,10 @@ pub(crate) async fn run(
 ) -> anyhow::Result<()> {
     let Started { metrics, readiness, shutdown } = Started::new()?;
     let output = match arguments.output {
-        OutputKind::Kafka => Output::Kafka(KafkaOutput::new(&arguments.kafka, &metrics)?),
+        OutputKind::Kafka => {
+            arguments.kafka.warn_of_risks();
+            Output::Kafka(KafkaOutput::new(&arguments.kafka, &metrics)?)
+        }
         OutputKind::Json => Output::Json,
         OutputKind::Null => Output::Null,
     };

@@ -24,6 +24,8 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: Arguments, check: bool) -> anyhow::Result<()> {
     let Started { metrics, readiness, shutdown } = Started::new()?;
+    arguments.kafka.warn_of_risks();
+    arguments.clickhouse.validate()?;
     let source = Source::Kafka { kafka: arguments.kafka, consumer: arguments.consumer };
     let ingest = Ingest::new(arguments.ingest, source, arguments.clickhouse, &metrics)?;
     if check {

@@ -16,6 +16,7 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: Arguments, check: bool) -> anyhow::Result<()> {
     let Started { metrics, readiness, shutdown } = Started::new()?;
+    arguments.clickhouse.validate()?;
     let query = Query::new(arguments.query, arguments.clickhouse, metrics, readiness)?;
     if check {
         return super::configuration_is_valid();

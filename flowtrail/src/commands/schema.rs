@@ -46,6 +46,9 @@ fn instant_ms(text: &str) -> Result<i64, String> {
 }
 
 pub(crate) async fn run(arguments: Arguments, check: bool) -> anyhow::Result<()> {
+    if let Action::Apply(store) | Action::Check(store) = &arguments.action {
+        store.validate()?;
+    }
     if check {
         return super::configuration_is_valid();
     }

@@ -35,7 +35,7 @@ impl ChannelFeed {
         let next = self.next_offsets.entry(partition).or_default();
         let offset = *next;
         *next += 1;
-        Event::Message(Envelope { partition, offset, payload })
+        Event::Message(Envelope { partition, offset, time_ms: None, payload })
     }
 
     pub(super) fn topic(&self) -> &Topic {

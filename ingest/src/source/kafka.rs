@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use flowtrail_service::kafka::KafkaArgs;
+use flowtrail_schema::topic::DEAD_LETTER_TOPIC;
+use flowtrail_service::kafka::{KafkaArgs, what_to_check};
 use flowtrail_service::telemetry::Seldom;
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
@@ -23,6 +24,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
+use super::lag::Lag;
 use super::{Envelope, Event, Lost, Offered, Topic};
 use crate::error::IngestError;
 use crate::metrics::IngestMetrics;
@@ -40,6 +42,11 @@ pub struct KafkaSourceArgs {
         help_heading = "Kafka"
     )]
     pub group: String,
+
+    /// Topic for what is rejected: undecodable messages, and those with records from impossible times.
+    /// Empty for none.
+    #[arg(long, env = "FLOWTRAIL_DEAD_LETTER_TOPIC", default_value = DEAD_LETTER_TOPIC, value_name = "NAME", help_heading = "Kafka")]
+    pub dead_letter_topic: String,
 }
 
 /// How long Kafka is waited for before that is said and tried again.
@@ -69,6 +76,7 @@ pub(crate) struct KafkaFeed {
     unanswered: Vec<u32>,
     reading: BTreeSet<u32>,
     metrics: IngestMetrics,
+    lag: Lag,
     failure_log: Seldom,
     _watching: DropGuard,
 }
@@ -85,9 +93,18 @@ enum Notice {
 /// Tells of partitions that the group gives and takes away.
 struct Rebalances {
     notices: mpsc::UnboundedSender<Notice>,
+    /// librdkafka tells of every attempt to connect, several a second.
+    connection_log: Seldom,
 }
 
-impl ClientContext for Rebalances {}
+impl ClientContext for Rebalances {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if self.connection_log.is_due() {
+            let check = what_to_check(reason);
+            warn!(%error, reason, check, "kafka connection failed, will retry");
+        }
+    }
+}
 
 impl ConsumerContext for Rebalances {
     /// An assignment is answered later, by [`KafkaFeed::read_from`]: first it must be known where to read.
@@ -126,7 +143,10 @@ impl KafkaFeed {
         let (sender, notices) = mpsc::unbounded_channel();
         let consumer: Arc<StreamConsumer<Rebalances>> = Arc::new(
             configuration(kafka, args)
-                .create_with_context(Rebalances { notices: sender.clone() })
+                .create_with_context(Rebalances {
+                    notices: sender.clone(),
+                    connection_log: Seldom::default(),
+                })
                 .map_err(IngestError::KafkaSetup)?,
         );
         let topic = loop {
@@ -141,7 +161,14 @@ impl KafkaFeed {
                 ),
             }
             metrics.source_failures.inc();
-            if shutdown.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
+            // Errors are told to who receives, and there is nothing else to receive yet.
+            let tell = async {
+                loop {
+                    let _ = consumer.recv().await;
+                }
+            };
+            let told = tokio::time::timeout(RETRY, tell);
+            if shutdown.run_until_cancelled(told).await.is_none() {
                 return Ok(None);
             }
         };
@@ -151,8 +178,10 @@ impl KafkaFeed {
         let watch = watch_topic(Arc::downgrade(&consumer), topic.clone(), sender);
         let ended = end.clone();
         tokio::spawn(async move { ended.run_until_cancelled(watch).await });
+        let lag = Lag::watch(&consumer, &topic.name, metrics);
         Ok(Some(Self {
             consumer,
+            lag,
             notices,
             topic,
             unanswered: Vec::new(),
@@ -176,7 +205,10 @@ impl KafkaFeed {
                     // Kafka numbers both from 0.
                     let partition = message.partition().try_into().unwrap_or(0);
                     let offset = message.offset().try_into().unwrap_or(0);
-                    return Ok(Event::Message(Envelope { partition, offset, payload }));
+                    let time_ms = message.timestamp().to_millis();
+                    let time_ms = time_ms.and_then(|time_ms| time_ms.try_into().ok());
+                    self.lag.read(partition, time_ms);
+                    return Ok(Event::Message(Envelope { partition, offset, time_ms, payload }));
                 }
                 Err(error @ KafkaError::MessageConsumptionFatal(_)) => {
                     return Err(IngestError::Kafka(error));
@@ -310,8 +342,10 @@ impl KafkaFeed {
                 warn!(%error, "cannot answer an assignment");
             }
         }
+        let Self { consumer, lag, .. } = self;
+        lag.close().await;
         // The last handle leaves the group, which waits for the broker.
-        blocking(move || drop(self)).await;
+        blocking(move || drop(consumer)).await;
     }
 
     fn list(&self, partitions: impl Iterator<Item = (u32, Option<u64>)>) -> TopicPartitionList {
@@ -379,7 +413,8 @@ fn describe(consumer: &StreamConsumer<Rebalances>, name: String) -> Result<Topic
     let topic = metadata.topics().iter().find(|topic| topic.name() == name);
     let partitions = topic.map_or(0, |topic| topic.partitions().len());
     if partitions == 0 {
-        return Err("no such topic".to_owned());
+        let error = topic.and_then(|topic| topic.error()).map(RDKafkaErrorCode::from);
+        return Err(error.map_or_else(|| "no such topic".to_owned(), |code| code.to_string()));
     }
     let partitions = partitions.try_into().unwrap_or(u32::MAX);
     let id = match topic_id::topic_id(consumer.client(), &name, METADATA_TIMEOUT) {
@@ -439,7 +474,7 @@ fn at(offset: u64) -> Offset {
 }
 
 /// Runs what waits for a broker on a thread that may wait.
-async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(call).await {
         Ok(value) => value,
         Err(error) => std::panic::resume_unwind(error.into_panic()),

@@ -11,4 +11,6 @@ mod kafka;
 #[cfg(test)]
 mod pipeline;
 #[cfg(test)]
+mod store;
+#[cfg(test)]
 mod watch;
