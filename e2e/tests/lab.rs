@@ -4,8 +4,7 @@
 use std::time::Duration;
 
 use flowtrail_e2e::cluster::Cluster;
-use flowtrail_e2e::traffic::Outcome;
-use flowtrail_e2e::traffic::TRAFFIC;
+use flowtrail_e2e::traffic::{Outcome, TRAFFIC};
 
 #[test]
 fn programs_and_kernel_agree() {
