@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use flowtrail_e2e::cluster::Cluster;
-use flowtrail_e2e::traffic::Outcome;
+use flowtrail_e2e::traffic::{Outcome, TRAFFIC};
 
 #[test]
 fn programs_and_kernel_agree() {
     let program = env!("CARGO_BIN_EXE_flowtrail-demo");
     let cluster = Cluster::new("flowtrail-lab-test").unwrap();
     let servers = cluster.start_servers(program).unwrap();
-    let mut clients = cluster.start_clients(program).unwrap();
+    let mut clients = cluster.start_clients(program, TRAFFIC).unwrap();
     // Longer than the dropped attempts take: two of 1.5 s.
     std::thread::sleep(Duration::from_secs(4));
     let truths: Vec<_> = clients.iter_mut().map(|client| client.stop_asking().unwrap()).collect();

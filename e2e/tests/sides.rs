@@ -26,7 +26,7 @@ use serde_json::Value;
 
 const READY: Duration = Duration::from_secs(60);
 /// From a packet to its row: an interval of a second, the cut, the spread, the chunk; and a busy machine.
-const VISIBLE: Duration = Duration::from_secs(30);
+const VISIBLE: Duration = Duration::from_secs(60);
 const PARTITIONS: i32 = 4;
 /// Long enough for some intervals, and some ten connections of each client.
 const TRAFFIC: Duration = Duration::from_secs(3);

@@ -199,8 +199,8 @@ impl Key {
 }
 
 impl Group {
-    /// The connection that something seen is of. A partial id (server's half 0) goes with a complete one unless the
-    /// same interface shows both with different ends.
+    /// The connection that something seen is of. A partial id (server's half 0) goes with a complete
+    /// one unless the same interface shows both with different ends.
     fn find(&self, sighting: &Sighting<'_>) -> Option<usize> {
         let isn = sighting.server_isn();
         let fits = |connection: &Connection| connection.overlaps(sighting);

@@ -228,6 +228,17 @@ fn of_who_is_silent_the_last_word_holds_for_summaries() {
     assert_eq!(decide(&[client, flow]).len(), 1);
 }
 
+/// What must be read again to judge summaries alike: the last word of every agent that is silent.
+#[test]
+fn reread_from_the_last_word_of_who_is_silent_summaries_are_judged_alike() {
+    let client = |seconds| batch("a", seconds, vec![], &["10.0.0.1"]);
+    let server = batch("b", 600, vec![summary(600, 10, Reporter::Server)], &["10.0.0.2"]);
+    let log = [client(0), client(100), batch("b", 590, vec![], &[]), server];
+    for (start, primaries) in [(0, 0), (1, 0), (2, 1)] {
+        assert_eq!(decide(&log[start..]).len(), primaries, "from {start}");
+    }
+}
+
 #[test]
 fn an_address_that_every_node_has_tells_nothing() {
     let nodes: Vec<String> = (0..20).map(|node| format!("n{node}")).collect();
