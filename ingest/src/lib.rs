@@ -161,7 +161,8 @@ async fn feed_names(
 ) -> Result<DropGuard, IngestError> {
     let end = CancellationToken::new();
     let feeding = end.clone().drop_guard();
-    if let Some(file) = file {
+    if let Some(mut file) = file {
+        file.apply();
         tokio::spawn(file.follow(end.clone()));
     }
     if kubernetes {

@@ -49,7 +49,6 @@ pub fn start(client: &Client, names: &Names, shutdown: &CancellationToken) -> Fi
             kind,
             names: names.clone(),
             listed: Some(listed),
-            last_seen_us: 0,
             relisted: Vec::new(),
             shutdown: shutdown.clone(),
         }
@@ -68,8 +67,6 @@ struct Watch {
     kind: Kind,
     names: Names,
     listed: Option<oneshot::Sender<()>>,
-    /// When the API last said anything about the kind.
-    last_seen_us: u64,
     /// A list that is not complete yet.
     relisted: Vec<Object>,
     shutdown: CancellationToken,
@@ -114,23 +111,20 @@ impl Watch {
                 );
                 self.names.metrics.watch_lists.get_or_create(&self.label()).inc();
                 self.names.update(|index| {
-                    index.replace(self.kind, &objects, self.last_seen_us, now_us);
+                    index.replace(self.kind, &objects, now_us);
                 });
                 if let Some(listed) = self.listed.take() {
                     // Nobody may be waiting any more.
                     let _ = listed.send(());
                 }
-                self.last_seen_us = now_us;
             }
             Event::Apply(object) => {
                 let object = object.into();
                 self.names.update(|index| index.apply(&object, now_us));
-                self.last_seen_us = now_us;
             }
             Event::Delete(object) => {
                 let object = object.into();
                 self.names.update(|index| index.delete(&object, now_us));
-                self.last_seen_us = now_us;
             }
         }
     }

@@ -23,6 +23,16 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "deliveries",
         statement: include_str!("../sql/0003_deliveries.sql"),
     },
+    Migration {
+        version: 4,
+        name: "identities",
+        statement: include_str!("../sql/0004_identities.sql"),
+    },
+    Migration {
+        version: 5,
+        name: "identities_seen",
+        statement: include_str!("../sql/0005_identities_seen.sql"),
+    },
 ];
 
 /// The version this program works with: the last step's.

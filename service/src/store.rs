@@ -165,7 +165,7 @@ impl ClickHouseArgs {
     /// If ClickHouse is away or refuses the statement.
     pub async fn keep_forever(&self) -> Result<(), StoreError> {
         let client = self.client();
-        for table in ["flows", "coverage"] {
+        for table in ["flows", "coverage", "identities"] {
             #[derive(Row, Deserialize)]
             struct Ddl {
                 create_table_query: String,
