@@ -31,6 +31,7 @@ use crate::objects::{Kind, Object};
 use cidr::CidrNames;
 use describe::{Described, describe};
 use ownership::{Claim, End, Ownerships};
+pub use stored::Changes;
 use workload::{Owner, ServiceName, WorkloadCache};
 
 /// Objects known at once, at most: Kubernetes supports 150,000 pods in a cluster; thrice that

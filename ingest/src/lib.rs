@@ -21,6 +21,7 @@ pub mod identity;
 mod metrics;
 pub mod names;
 pub mod names_file;
+mod names_store;
 mod naming;
 pub mod objects;
 mod partition;
@@ -37,14 +38,17 @@ use std::time::Duration;
 use flowtrail_service::admin::ReadinessPart;
 use flowtrail_service::metrics::Metrics;
 use flowtrail_service::store::{ClickHouseArgs, StoreError};
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 
 pub use config::Config;
 pub use error::IngestError;
+use identity::cidr::CidrNames;
 use metrics::IngestMetrics;
 use names::Names;
 use names_file::NamesFile;
+use names_store::NamesStore;
 use pipeline::Pipeline;
 pub use pipeline::Summary;
 pub use source::{KafkaSourceArgs, Source};
@@ -66,6 +70,7 @@ pub struct Ingest {
     store: ClickHouseArgs,
     names: Names,
     names_file: Option<NamesFile>,
+    kubernetes: Option<kube::Client>,
     metrics: IngestMetrics,
 }
 
@@ -73,7 +78,8 @@ impl Ingest {
     /// Puts ingest together and reads the names file; starts nothing yet.
     ///
     /// # Errors
-    /// If the names file cannot be read: there are no good names yet that could stay.
+    /// If the names file cannot be read (there are no good names yet that could stay), or those of networks
+    /// contradict each other.
     pub fn new(
         config: Config,
         source: Source,
@@ -81,10 +87,18 @@ impl Ingest {
         metrics: &Metrics,
     ) -> Result<Self, IngestError> {
         let names = Names::new(metrics);
+        let cidr_names = CidrNames::new(&config.cidr_names)?;
+        names.update(|index| index.set_cidr_names(cidr_names));
         let path = config.names.clone();
         let names_file = path.map(|path| NamesFile::open(path, names.clone())).transpose()?;
         let metrics = IngestMetrics::register(metrics);
-        Ok(Self { config, source, store, names, names_file, metrics })
+        Ok(Self { config, source, store, names, names_file, kubernetes: None, metrics })
+    }
+
+    /// Takes names from this cluster, instead of the one that --kubernetes finds.
+    pub fn with_kubernetes(mut self, client: kube::Client) -> Self {
+        self.kubernetes = Some(client);
+        self
     }
 
     /// Runs until shutdown (what is in hand is inserted and committed first), or, with a channel, until
@@ -107,11 +121,15 @@ impl Ingest {
             Source::Channel { .. } => CancellationToken::new(),
             Source::Kafka { .. } => shutdown,
         };
-        let feeding = feed_names(self.names_file, self.config.kubernetes, &self.names);
+        let names_store = NamesStore::new(&self.store, &self.names);
+        let kubernetes = match (self.kubernetes, self.config.kubernetes) {
+            (None, true) => Some(cluster().await?),
+            (given, _) => given,
+        };
+        let feeding = feed_names(names_store, self.names_file, kubernetes, &self.names);
         let Some(feeding) = stop.run_until_cancelled(feeding).await else {
             return Ok(Summary::default());
         };
-        let _feeding = feeding?;
         let Some(feed) = self.source.open(&self.metrics, &stop).await? else {
             return Ok(Summary::default());
         };
@@ -126,7 +144,9 @@ impl Ingest {
             partitions: BTreeMap::new(),
             summary: Summary::default(),
         };
-        pipeline.run().await
+        let summary = pipeline.run().await;
+        feeding.end().await;
+        summary
     }
 }
 
@@ -153,23 +173,43 @@ async fn wait_for_store(
     stop.run_until_cancelled(checked).await.map_or(Ok(false), |checked| checked.map(|()| true))
 }
 
-/// Starts what feeds the index; it ends when the guard is dropped.
+/// The cluster that this pod runs in, or KUBECONFIG's.
+async fn cluster() -> Result<kube::Client, IngestError> {
+    let client = kube::Client::try_default().await;
+    client.map_err(|error| IngestError::Kubernetes(Box::new(error)))
+}
+
+/// What feeds the index, and what writes down what becomes of it. Ends when it is dropped.
+struct Feeding {
+    end: DropGuard,
+    writing: JoinHandle<()>,
+}
+
+impl Feeding {
+    /// Ends it when the last changes are written.
+    async fn end(self) {
+        drop(self.end);
+        // If it broke off, it has said so.
+        let _ = self.writing.await;
+    }
+}
+
+/// Restores names and starts what feeds the index: first what is known, then what is there now.
 async fn feed_names(
+    store: NamesStore,
     file: Option<NamesFile>,
-    kubernetes: bool,
+    kubernetes: Option<kube::Client>,
     names: &Names,
-) -> Result<DropGuard, IngestError> {
-    let end = CancellationToken::new();
-    let feeding = end.clone().drop_guard();
+) -> Feeding {
+    let token = CancellationToken::new();
+    let end = token.clone().drop_guard();
+    store.restore().await;
     if let Some(mut file) = file {
         file.apply();
-        tokio::spawn(file.follow(end.clone()));
+        tokio::spawn(file.follow(token.clone()));
     }
-    if kubernetes {
-        let client = kube::Client::try_default()
-            .await
-            .map_err(|error| IngestError::Kubernetes(Box::new(error)))?;
-        let missing = watch::start(&client, names, &end).wait(FIRST_NAMES_TIMEOUT).await;
+    if let Some(client) = kubernetes {
+        let missing = watch::start(&client, names, &token).wait(FIRST_NAMES_TIMEOUT).await;
         if !missing.is_empty() {
             warn!(
                 ?missing,
@@ -177,5 +217,5 @@ async fn feed_names(
             );
         }
     }
-    Ok(feeding)
+    Feeding { end, writing: tokio::spawn(store.follow(token)) }
 }

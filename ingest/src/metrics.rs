@@ -1,5 +1,8 @@
 //! What the pipeline counts: each stage's outcome, and each cap that was met.
 
+use std::collections::BTreeMap;
+
+use flowtrail_schema::row::{EntityKind, FlowRow};
 use flowtrail_service::metrics::Metrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -20,6 +23,14 @@ pub(crate) struct IngestMetrics {
     pub(crate) commit_failures: Counter,
     pub(crate) source_failures: Counter,
     pub(crate) newest_interval: Gauge,
+    ends: Family<EndLabel, Counter>,
+    joins: Family<Outcome, Counter>,
+}
+
+/// What an end of a record is: an [`EntityKind`], or `cidr` for an external one with a name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndLabel {
+    kind: &'static str,
 }
 
 /// What became of a message or a record.
@@ -49,6 +60,8 @@ impl IngestMetrics {
             commit_failures: Counter::default(),
             source_failures: Counter::default(),
             newest_interval: Gauge::default(),
+            ends: Family::default(),
+            joins: Family::default(),
         };
         metrics.register(|registry| {
             registry.register(
@@ -93,6 +106,16 @@ impl IngestMetrics {
                 "Start of the newest interval inserted, seconds since the epoch",
                 ingest.newest_interval.clone(),
             );
+            registry.register(
+                "ingest_names_ends",
+                "Ends of records by what they are: pod, service, node, cidr, external or unknown",
+                ingest.ends.clone(),
+            );
+            registry.register(
+                "ingest_names_joins",
+                "Records by whether another observation told a better end: hit or miss",
+                ingest.joins.clone(),
+            );
         });
         ingest
     }
@@ -117,8 +140,34 @@ impl IngestMetrics {
         self.rows.get_or_create(&Table { table }).inc_by(rows);
     }
 
+    /// What the ends of named records are.
+    pub(crate) fn named(&self, rows: &[FlowRow]) {
+        let mut ends = BTreeMap::<&str, u64>::new();
+        let mut improved = 0;
+        for row in rows {
+            *ends.entry(end(row.client_kind, &row.client_name)).or_default() += 1;
+            *ends.entry(end(row.server_kind, &row.server_name)).or_default() += 1;
+            let as_seen = row.client_real_ip == row.client_ip && row.server_real_ip == row.server_ip;
+            improved += u64::from(!as_seen);
+        }
+        for (kind, count) in ends {
+            self.ends.get_or_create(&EndLabel { kind }).inc_by(count);
+        }
+        self.joins.get_or_create(&Outcome { outcome: "hit" }).inc_by(improved);
+        let missed = rows.len() as u64 - improved;
+        self.joins.get_or_create(&Outcome { outcome: "miss" }).inc_by(missed);
+    }
+
     /// A failed insert into a table.
     pub(crate) fn insert_failed(&self, table: &'static str) {
         self.insert_failures.get_or_create(&Table { table }).inc();
+    }
+}
+
+fn end(kind: i8, name: &str) -> &'static str {
+    match EntityKind::from_number(kind.into()) {
+        Some(EntityKind::External) if !name.is_empty() => "cidr",
+        Some(kind) => kind.as_str(),
+        None => EntityKind::Unknown.as_str(),
     }
 }

@@ -6,17 +6,24 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
+use flowtrail_service::telemetry::Seldom;
 use futures::StreamExt;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client, Resource};
-use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::names::{KindLabel, Names, now_us};
-use crate::objects::{EndpointSlice, Job, Kind, Node, Object, Pod, ReplicaSet, Service};
+use crate::objects::{
+    Decoded, EndpointSlice, Job, Kind, Named, Node, Object, Pod, ReplicaSet, Service,
+    Unreadable,
+};
+
+/// How often a watch that is in order says that it has heard of no change.
+const SEEN: Duration = Duration::from_secs(5);
 
 /// The first lists of all kinds, on their way.
 #[derive(Debug)]
@@ -41,6 +48,7 @@ impl FirstLists {
 
 /// Starts watching all kinds, until the token is cancelled.
 pub fn start(client: &Client, names: &Names, shutdown: &CancellationToken) -> FirstLists {
+    names.come_live();
     let mut kinds = Vec::new();
     let mut begin = |kind: Kind| {
         let (listed, first) = oneshot::channel();
@@ -50,6 +58,8 @@ pub fn start(client: &Client, names: &Names, shutdown: &CancellationToken) -> Fi
             names: names.clone(),
             listed: Some(listed),
             relisted: Vec::new(),
+            in_order: false,
+            undecodable_log: Seldom::default(),
             shutdown: shutdown.clone(),
         }
     };
@@ -69,22 +79,40 @@ struct Watch {
     listed: Option<oneshot::Sender<()>>,
     /// A list that is not complete yet.
     relisted: Vec<Object>,
+    /// Whether a change would be heard of at once. A connection that dies in silence shows only when kube's
+    /// watcher gives it up, five minutes later at most.
+    in_order: bool,
+    undecodable_log: Seldom,
     shutdown: CancellationToken,
 }
 
 impl Watch {
     async fn run<K>(mut self, client: Client)
     where
-        K: Resource<DynamicType = ()> + Into<Object> + Clone + Debug,
-        K: DeserializeOwned + Send + 'static,
+        K: Resource<DynamicType = ()> + Named + Clone + Debug + Send + 'static,
+        Decoded<K>: Resource<DynamicType = (), Scope = K::Scope>,
     {
-        let api: Api<K> = Api::all(client);
+        let api: Api<Decoded<K>> = Api::all(client);
+        // Lists come in pages of 500 objects.
         let mut events = Box::pin(watcher(api, Config::default()).default_backoff());
+        let mut seen = interval(SEEN);
+        seen.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let shutdown = self.shutdown.clone();
-        while let Some(Some(event)) = shutdown.run_until_cancelled(events.next()).await {
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                event = events.next() => event,
+                _ = seen.tick(), if self.in_order => {
+                    self.names.update(|index| index.seen(self.kind, now_us()));
+                    continue;
+                }
+            };
             match event {
-                Ok(event) => self.take_in(event),
-                Err(error) => {
+                Some(Ok(event)) => self.take_in(event),
+                None => break,
+                Some(Err(error)) => {
+                    self.in_order = false;
                     self.names.metrics.watch_failures.get_or_create(&self.label()).inc();
                     // The backoff limits the rate of this.
                     warn!(
@@ -97,11 +125,15 @@ impl Watch {
         }
     }
 
-    fn take_in<K: Into<Object>>(&mut self, event: Event<K>) {
+    fn take_in<K: Named>(&mut self, event: Event<Decoded<K>>) {
         let now_us = now_us();
+        self.in_order = !matches!(event, Event::Init | Event::InitApply(_));
         match event {
             Event::Init => self.relisted.clear(),
-            Event::InitApply(object) => self.relisted.push(object.into()),
+            Event::InitApply(object) => {
+                let object = self.readable(object);
+                self.relisted.push(object);
+            }
             Event::InitDone => {
                 let objects = std::mem::take(&mut self.relisted);
                 info!(
@@ -119,14 +151,28 @@ impl Watch {
                 }
             }
             Event::Apply(object) => {
-                let object = object.into();
+                let object = self.readable(object);
                 self.names.update(|index| index.apply(&object, now_us));
             }
             Event::Delete(object) => {
-                let object = object.into();
+                let object = self.readable(object);
                 self.names.update(|index| index.delete(&object, now_us));
             }
         }
+    }
+
+    /// The object, and a word about it if it cannot be decoded: it is passed on all the same.
+    fn readable<K: Named>(&self, object: Decoded<K>) -> Object {
+        let object = object.into();
+        if let Object::Unreadable(Unreadable { metadata, error, .. }) = &object {
+            self.names.metrics.undecodable.inc();
+            if self.undecodable_log.is_due() {
+                let (kind, namespace, name) =
+                    (self.kind.as_str(), &metadata.namespace, &metadata.name);
+                warn!(kind, namespace, name, error, "kubernetes object skipped, it is not as its kind has it");
+            }
+        }
+        object
     }
 
     fn label(&self) -> KindLabel {

@@ -168,9 +168,9 @@ impl Ownerships {
         owner.end_us = now_us;
         owner.final_end = matches!(end, End::Deleted);
         owner.certain_until_us = match end {
-            // An ownership of before the start may be uncertain already.
             End::Missing(last_seen_us) if owner.certain_until_us == u64::MAX => last_seen_us,
-            End::Missing(last_seen_us) => owner.certain_until_us.max(last_seen_us),
+            // Of an earlier run, and not seen in this one.
+            End::Missing(_) => owner.certain_until_us,
             End::Deleted | End::Released => now_us,
         }
         .min(now_us);

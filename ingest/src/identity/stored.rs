@@ -59,6 +59,11 @@ impl IdentityIndex {
         changes
     }
 
+    /// Whether there is something to take out.
+    pub fn has_changes(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     /// Puts back what could not be told.
     pub fn put_back(&mut self, changes: Changes) {
         let known = changes.uids.into_iter().filter(|uid| self.entities.contains_key(uid));

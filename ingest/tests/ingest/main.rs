@@ -2,6 +2,8 @@
 //! names against a double of the Kubernetes API.
 
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod common;
 #[cfg(test)]
 mod kafka;
