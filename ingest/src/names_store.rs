@@ -112,9 +112,10 @@ impl NamesStore {
                 biased;
                 () = shutdown.cancelled() => break,
                 _ = refresh.tick() => self.names.update(|index| index.refresh()),
-                _ = write.tick() => match self.write(false).await {
-                    Ok(()) => pause = WRITE_EVERY,
-                    Err(error) => {
+                _ = write.tick() => match shutdown.run_until_cancelled(self.write(false)).await {
+                    None => break,
+                    Some(Ok(())) => pause = WRITE_EVERY,
+                    Some(Err(error)) => {
                         self.names.metrics.store_failures.inc();
                         if self.failure_log.is_due() {
                             warn!(%error, "identities not written, retrying; records do not wait");

@@ -4,14 +4,15 @@
 //! read while a chunk is being written.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::admission::admit;
-use crate::chunk::Chunk;
+use crate::chunk::{Chunk, Decided};
 use crate::config::Config;
 use crate::error::IngestError;
 use crate::metrics::IngestMetrics;
@@ -19,6 +20,9 @@ use crate::names::Names;
 use crate::partition::Partition;
 use crate::source::{Envelope, Feed};
 use crate::writer::{Abandoned, Writer};
+
+/// How long a chunk waits for the names of new pods, at most: as long as its messages were gathered.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What ingest did between start and end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,8 +137,10 @@ impl Pipeline {
     async fn write_cut(&mut self) -> Result<(), Abandoned> {
         for (number, partition) in &mut self.partitions {
             while let Some(chunk) = partition.next_cut() {
+                self.names.settle(ends(&chunk), SETTLE_TIMEOUT).await;
                 let rows = partition.rows(&chunk, self.feed.topic(), &self.names.read());
                 self.writer.write(&rows, &self.stop).await?;
+                self.metrics.named(&rows.flows);
                 self.feed.commit(*number, chunk.end).await;
                 count(&mut self.summary, &self.metrics, &chunk);
             }
@@ -166,6 +172,14 @@ async fn at(instant: Option<Instant>) {
         Some(instant) => sleep_until(instant.into()).await,
         None => std::future::pending().await,
     }
+}
+
+/// The addresses of a chunk's records, each with the time of the record's first packet.
+fn ends(chunk: &Chunk) -> impl Iterator<Item = (IpAddr, u64)> + Send {
+    let records = chunk.batches.iter().flat_map(|batch| &batch.records);
+    records.flat_map(|Decided { record, .. }| {
+        [record.client, record.server].map(|end| (end.ip, record.first_seen_us))
+    })
 }
 
 fn count(summary: &mut Summary, metrics: &IngestMetrics, chunk: &Chunk) {
