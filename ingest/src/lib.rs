@@ -175,8 +175,10 @@ async fn wait_for_store(
 
 /// The cluster that this pod runs in, or KUBECONFIG's.
 async fn cluster() -> Result<kube::Client, IngestError> {
-    let client = kube::Client::try_default().await;
-    client.map_err(|error| IngestError::Kubernetes(Box::new(error)))
+    let unreachable = |error| IngestError::Kubernetes(Box::new(error));
+    let mut config = kube::Config::infer().await.map_err(|error| unreachable(error.into()))?;
+    watch::prepare(&mut config);
+    kube::Client::try_from(config).map_err(unreachable)
 }
 
 /// What feeds the index, and what writes down what becomes of it. Ends when it is dropped.

@@ -147,7 +147,8 @@ impl IngestMetrics {
         for row in rows {
             *ends.entry(end(row.client_kind, &row.client_name)).or_default() += 1;
             *ends.entry(end(row.server_kind, &row.server_name)).or_default() += 1;
-            let as_seen = row.client_real_ip == row.client_ip && row.server_real_ip == row.server_ip;
+            let as_seen =
+                row.client_real_ip == row.client_ip && row.server_real_ip == row.server_ip;
             improved += u64::from(!as_seen);
         }
         for (kind, count) in ends {

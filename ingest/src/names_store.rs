@@ -152,9 +152,8 @@ impl NamesStore {
                 return Ok(());
             }
             let written = self.seen.as_ref();
-            let due = written.is_none_or(|(at, rows)| {
-                *rows != seen && (now || at.elapsed() >= SEEN_EVERY)
-            });
+            let due = written
+                .is_none_or(|(at, rows)| *rows != seen && (now || at.elapsed() >= SEEN_EVERY));
             if due {
                 self.insert("identities_seen", &seen).await?;
                 self.seen = Some((Instant::now(), seen));

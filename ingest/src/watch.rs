@@ -18,8 +18,7 @@ use tracing::{info, warn};
 
 use crate::names::{KindLabel, Names, now_us};
 use crate::objects::{
-    Decoded, EndpointSlice, Job, Kind, Named, Node, Object, Pod, ReplicaSet, Service,
-    Unreadable,
+    Decoded, EndpointSlice, Job, Kind, Named, Node, Object, Pod, ReplicaSet, Service, Unreadable,
 };
 
 /// How often a watch that is in order says that it has heard of no change.
@@ -44,6 +43,12 @@ impl FirstLists {
         }
         missing
     }
+}
+
+/// Makes a client that tells of a server that is away: by itself kube's retries in silence for minutes, in
+/// which a watch seems to be in order. The watch retries, too.
+pub fn prepare(config: &mut kube::Config) {
+    config.default_retry = false;
 }
 
 /// Starts watching all kinds, until the token is cancelled.
@@ -169,7 +174,13 @@ impl Watch {
             if self.undecodable_log.is_due() {
                 let (kind, namespace, name) =
                     (self.kind.as_str(), &metadata.namespace, &metadata.name);
-                warn!(kind, namespace, name, error, "kubernetes object skipped, it is not as its kind has it");
+                warn!(
+                    kind,
+                    namespace,
+                    name,
+                    error,
+                    "kubernetes object skipped, it is not as its kind has it"
+                );
             }
         }
         object

@@ -8,6 +8,12 @@ mod common;
 #[cfg(test)]
 mod kafka;
 #[cfg(test)]
+mod kubernetes;
+#[cfg(test)]
+mod names;
+#[cfg(test)]
 mod pipeline;
+#[cfg(test)]
+mod pods;
 #[cfg(test)]
 mod watch;
