@@ -5,7 +5,8 @@
 //!  (Kafka,            ├─ dedup      a batch once
 //!   channel)          ├─ primary    one observation of a connection counts
 //!                     ├─ naming     who its ends are ◄── identity ◄─┬─ names_file
-//!                     └─ writer     a chunk into ClickHouse          └─ watch
+//!                     └─ writer     a chunk into ClickHouse          ├─ watch
+//!                                                                    └► names_store, over restarts
 //! ```
 //!
 //! [`pipeline`](crate::pipeline) reads as that sentence. Admission, identity, dedup, primary and connections are pure:
@@ -176,7 +177,8 @@ async fn wait_for_store(
 /// The cluster that this pod runs in, or KUBECONFIG's.
 async fn cluster() -> Result<kube::Client, IngestError> {
     let unreachable = |error| IngestError::Kubernetes(Box::new(error));
-    let mut config = kube::Config::infer().await.map_err(|error| unreachable(error.into()))?;
+    let config = kube::Config::infer().await.map_err(kube::Error::InferConfig);
+    let mut config = config.map_err(unreachable)?;
     watch::prepare(&mut config);
     kube::Client::try_from(config).map_err(unreachable)
 }

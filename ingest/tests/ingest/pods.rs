@@ -37,7 +37,8 @@ pub(crate) fn realistic(number: u32) -> String {
         .collect::<serde_json::Map<_, _>>()
         .into();
     let condition = |kind: &str| json!({"type": kind, "status": "True", "lastProbeTime": null, "lastTransitionTime": time});
-    let conditions = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+    let conditions =
+        ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
     let conditions = conditions.map(condition);
     let container_status = |name: &str| {
         json!({"name": name, "ready": true, "started": true, "restartCount": 0, "lastState": {},
