@@ -118,6 +118,8 @@ struct Entity {
     /// The Service that an EndpointSlice belongs to.
     slice_of: Option<Arc<str>>,
     vanished: bool,
+    /// This run has seen it; else only an earlier one has.
+    seen: bool,
 }
 
 impl IdentityIndex {
@@ -334,6 +336,7 @@ impl From<Described> for Entity {
             claims: described.claims,
             slice_of: described.slice_of,
             vanished: false,
+            seen: true,
         }
     }
 }

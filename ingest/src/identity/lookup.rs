@@ -77,7 +77,8 @@ impl IdentityIndex {
             && self.lookup(address, 0, instant_us, "").kind == EntityKind::Unknown
     }
 
-    /// The owner of a claim, and whether that is uncertain: pods before Services before nodes, but a
+    /// The owner of a claim, and whether that is uncertain: those that this run has seen before those of
+    /// earlier ones (which may have been of another cluster); pods before Services before nodes, but a
     /// Service without the port last, as others may share its address; then one on the observing node;
     /// then the later start; then, to be the same every time, the uid.
     fn owner_of(&self, claim: Claim, sight: Sight<'_>) -> Option<(&Entity, bool)> {
@@ -87,7 +88,7 @@ impl IdentityIndex {
             let elsewhere = entity.kind == Kind::Service
                 && claim.is_address()
                 && !entity.ports.contains(&sight.port);
-            (Reverse((elsewhere, entity.kind)), here, ownership.start_us)
+            (entity.seen, Reverse((elsewhere, entity.kind)), here, ownership.start_us)
         })?;
         Some((entity, sight.instant_us >= ownership.certain_until_us))
     }

@@ -145,6 +145,7 @@ impl IdentityIndex {
             claims,
             slice_of: None,
             vanished: last_end_us != u64::MAX,
+            seen: false,
         };
         self.entities.insert(Arc::clone(uid), entity);
         (last_end_us != u64::MAX).then_some(last_end_us)

@@ -37,6 +37,7 @@ cases! {
     an_hour_of_backlog
     a_gap_in_the_watch
     a_pods_first_seconds
+    what_this_run_sees_comes_first
     an_unreadable_object_stays_what_it_was
 }
 
