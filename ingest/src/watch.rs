@@ -12,7 +12,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client, Resource};
 use tokio::sync::oneshot;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -23,6 +23,10 @@ use crate::objects::{
 
 /// How often a watch that is in order says that it has heard of no change.
 const SEEN: Duration = Duration::from_secs(5);
+
+/// How long after its last failure a watch is in order again, though it has said nothing since: longer than
+/// kube's watcher pauses (30 s) and tries to connect (30 s) before it would have failed anew.
+const RECOVERED: Duration = Duration::from_secs(120);
 
 /// The first lists of all kinds, on their way.
 #[derive(Debug)]
@@ -63,7 +67,8 @@ pub fn start(client: &Client, names: &Names, shutdown: &CancellationToken) -> Fi
             names: names.clone(),
             listed: Some(listed),
             relisted: Vec::new(),
-            in_order: false,
+            listing: true,
+            failed: None,
             undecodable_log: Seldom::default(),
             shutdown: shutdown.clone(),
         }
@@ -84,9 +89,9 @@ struct Watch {
     listed: Option<oneshot::Sender<()>>,
     /// A list that is not complete yet.
     relisted: Vec<Object>,
-    /// Whether a change would be heard of at once. A connection that dies in silence shows only when kube's
-    /// watcher gives it up, five minutes later at most.
-    in_order: bool,
+    listing: bool,
+    /// When it last failed, if nothing has come since.
+    failed: Option<Instant>,
     undecodable_log: Seldom,
     shutdown: CancellationToken,
 }
@@ -108,8 +113,10 @@ impl Watch {
                 biased;
                 () = shutdown.cancelled() => break,
                 event = events.next() => event,
-                _ = seen.tick(), if self.in_order => {
-                    self.names.update(|index| index.seen(self.kind, now_us()));
+                _ = seen.tick() => {
+                    if self.in_order() {
+                        self.names.update(|index| index.seen(self.kind, now_us()));
+                    }
                     continue;
                 }
             };
@@ -117,7 +124,7 @@ impl Watch {
                 Some(Ok(event)) => self.take_in(event),
                 None => break,
                 Some(Err(error)) => {
-                    self.in_order = false;
+                    self.failed = Some(Instant::now());
                     self.names.metrics.watch_failures.get_or_create(&self.label()).inc();
                     // The backoff limits the rate of this.
                     warn!(
@@ -132,7 +139,8 @@ impl Watch {
 
     fn take_in<K: Named>(&mut self, event: Event<Decoded<K>>) {
         let now_us = now_us();
-        self.in_order = !matches!(event, Event::Init | Event::InitApply(_));
+        self.listing = matches!(event, Event::Init | Event::InitApply(_));
+        self.failed = None;
         match event {
             Event::Init => self.relisted.clear(),
             Event::InitApply(object) => {
@@ -166,6 +174,12 @@ impl Watch {
         }
     }
 
+    /// Whether a change would be heard of at once. A connection that dies in silence shows only when kube's
+    /// watcher gives it up, five minutes later at most.
+    fn in_order(&self) -> bool {
+        !self.listing && self.failed.is_none_or(|failed| failed.elapsed() >= RECOVERED)
+    }
+
     /// The object, and a word about it if it cannot be decoded: it is passed on all the same.
     fn readable<K: Named>(&self, object: Decoded<K>) -> Object {
         let object = object.into();
@@ -188,5 +202,37 @@ impl Watch {
 
     fn label(&self) -> KindLabel {
         self.kind.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flowtrail_service::metrics::Metrics;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_is_in_order_once_listed_and_again_some_time_after_a_failure() {
+        let mut watch = Watch {
+            kind: Kind::Pod,
+            names: Names::new(&Metrics::new()),
+            listed: None,
+            relisted: Vec::new(),
+            listing: true,
+            failed: None,
+            undecodable_log: Seldom::default(),
+            shutdown: CancellationToken::new(),
+        };
+        assert!(!watch.in_order());
+        watch.take_in::<Pod>(Event::InitDone);
+        assert!(watch.in_order());
+        watch.failed = Some(Instant::now());
+        assert!(!watch.in_order());
+        tokio::time::advance(RECOVERED).await;
+        assert!(watch.in_order(), "it would have failed again");
+        watch.failed = Some(Instant::now());
+        watch.take_in::<Pod>(Event::Init);
+        tokio::time::advance(RECOVERED).await;
+        assert!(!watch.in_order(), "it lists anew");
     }
 }
