@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::Args;
 use flowtrail_service::config::duration;
 
+use crate::identity::cidr::CidrName;
+
 /// Where names come from, and how rows are gathered for an insert.
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
@@ -24,6 +26,15 @@ pub struct Config {
     /// is wrong. By default as long as any table keeps rows.
     #[arg(long, env = "FLOWTRAIL_MAX_RECORD_AGE", default_value = "730d", value_parser = duration, value_name = "DURATION", help_heading = "Inserts")]
     pub max_record_age: Duration,
+    /// Names for networks that Kubernetes does not know; the smallest that holds an address names it.
+    #[arg(
+        long,
+        env = "FLOWTRAIL_CIDR_NAMES",
+        value_delimiter = ',',
+        value_name = "NAME=CIDR",
+        help_heading = "Names"
+    )]
+    pub cidr_names: Vec<CidrName>,
 
     /// Rows gathered for one insert, at least, unless --chunk-time is over before.
     #[arg(
@@ -53,6 +64,7 @@ impl Default for Config {
             names: None,
             kubernetes: false,
             max_record_age: Duration::from_secs(730 * 86_400),
+            cidr_names: Vec::new(),
             chunk_rows: ROWS,
             chunk_time: Duration::from_secs(1),
         }
@@ -94,6 +106,15 @@ mod tests {
     fn defaults_of_flags_and_code_agree() {
         let parsed = Command::parse_from(["ingest"]).config;
         assert_eq!(format!("{parsed:?}"), format!("{:?}", Config::default()));
+    }
+
+    #[test]
+    fn names_of_networks_are_repeated_or_comma_separated() {
+        let given = ["ingest", "--cidr-names", "a=10.0.0.0/8,b=fd00::/8", "--cidr-names", "c=::/0"];
+        assert_eq!(Command::parse_from(given).config.cidr_names.len(), 3);
+        let wrong = ["ingest", "--cidr-names", "a=10.0.0.1/8"];
+        let error = Command::try_parse_from(wrong).err().unwrap().to_string();
+        assert!(error.contains("--cidr-names") && error.contains("use 10.0.0.0/8"), "{error}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use flowtrail_service::store::StoreError;
 use thiserror::Error;
 
+use crate::identity::cidr::CidrNamesError;
 use crate::names_file::NamesFileError;
 
 /// Why ingest cannot start or go on.
@@ -11,6 +12,9 @@ pub enum IngestError {
     /// The names file cannot be read at start.
     #[error(transparent)]
     Names(#[from] NamesFileError),
+    /// The names of networks contradict each other.
+    #[error(transparent)]
+    CidrNames(#[from] CidrNamesError),
     /// There is no cluster to get names from.
     #[error(
         "cannot reach a Kubernetes cluster for --kubernetes: run in a pod with a service account, or set KUBECONFIG to a file whose current context works"

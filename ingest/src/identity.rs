@@ -2,25 +2,26 @@
 //!
 //! ```text
 //! Object ── describe ──► Entity (by uid) ──┬─ claims: address │ address:port │ node port
-//!                           │              │          └─► Ownership [start, end) ...
-//!                           └─ owner ──► ReplicaSet, Job ──► Deployment, CronJob (the workload)
+//!            table ── restore ──►  │       │          └─► Ownership [start, end) ...
+//!            changes ◄─────────────┤
+//!                                  └─ owner ──► ReplicaSet, Job ──► Deployment, CronJob (the workload)
 //! EndpointSlice ──► pods behind a Service ──► the Service's workload
 //! ```
 //!
-//! Order of a lookup: pod with its own address; Service; the node's pods and NodePort Services that
-//! the port tells; Node; external (public) or unknown (private). Services may share an address, also
-//! with nodes (an external or load-balancer IP): there each has its own ports only.
+//! What comes from whom: `describe` reads objects, `ownership` keeps intervals, `workload` follows owners,
+//! `lookup` answers, `stored` turns ownerships into rows of the table and back.
 
 mod address;
+pub mod cidr;
 mod describe;
+mod lookup;
 mod ownership;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod workload;
 
-use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use flowtrail_schema::row::EntityKind;
@@ -28,8 +29,10 @@ use foldhash::fast::RandomState;
 use tracing::debug;
 
 use crate::objects::{Kind, Object};
+use cidr::CidrNames;
 use describe::{Described, describe};
-use ownership::{Claim, Ownerships};
+use ownership::{Claim, End, Ownerships};
+pub use stored::Changes;
 use workload::{Owner, ServiceName, WorkloadCache};
 
 /// Objects known at once, at most: Kubernetes supports 150,000 pods in a cluster; thrice that
@@ -52,7 +55,7 @@ pub struct Identity {
     pub kind: EntityKind,
     /// Namespace of the pod or Service; else empty.
     pub namespace: Arc<str>,
-    /// Name of the pod, Service or node; empty for external and unknown.
+    /// Name of the pod, Service, node or configured CIDR; empty for all else.
     pub name: Arc<str>,
     /// Name of the top owner; a pod without owner is its own; empty when there is none.
     pub workload: Arc<str>,
@@ -60,7 +63,8 @@ pub struct Identity {
     pub workload_kind: Arc<str>,
     /// Node that the pod ran on, or the node itself; else empty.
     pub node: Arc<str>,
-    /// The owner vanished unseen some time around the instant: the name may be a predecessor's.
+    /// The owner vanished unseen some time around the instant (the name may be a predecessor's), or was
+    /// about to start.
     pub uncertain: bool,
 }
 
@@ -82,11 +86,20 @@ pub struct Counts {
 pub struct IdentityIndex {
     entities: HashMap<Arc<str>, Entity, RandomState>,
     ownerships: Ownerships,
+    cidr_names: CidrNames,
     /// Uids of the pods behind each Service.
     endpoints: HashMap<ServiceName, SlicesOfPods>,
+    /// Uids of the Services themselves.
+    services: HashMap<ServiceName, Arc<str>>,
+    /// Uids of objects by the uid of the ReplicaSet or Job that owns them and is not known yet.
+    orphans: HashMap<Arc<str>, HashSet<Arc<str>>>,
     /// Uids of vanished entities, in the order they vanished.
     vanished: VecDeque<Arc<str>>,
     service_workloads: Mutex<WorkloadCache>,
+    /// Uids of entities that the table does not know as they are.
+    changed: HashSet<Arc<str>>,
+    /// When all that is known of a kind was last known for certain.
+    seen_us: HashMap<Kind, u64>,
     counts: Counts,
 }
 
@@ -106,11 +119,75 @@ struct Entity {
     /// The Service that an EndpointSlice belongs to.
     slice_of: Option<Arc<str>>,
     vanished: bool,
+    /// This run has seen it; else only an earlier one has.
+    seen: bool,
 }
 
 impl IdentityIndex {
-    /// Takes in a new object, or a new state of a known one, seen at `now_us`.
+    /// Takes in a new object, or a new state of a known one, seen at `now_us`. One that is unreadable
+    /// stays what it was.
     pub fn apply(&mut self, object: &Object, now_us: u64) {
+        self.seen(object.kind(), now_us);
+        self.take_in(object, now_us);
+    }
+
+    /// Ends what an object owned, seen deleted at `now_us`. It stays known for records that come late.
+    pub fn delete(&mut self, object: &Object, now_us: u64) {
+        self.seen(object.kind(), now_us);
+        if let Some(described) = describe(object) {
+            self.vanish(&described.uid, End::Deleted, now_us);
+        }
+    }
+
+    /// Takes in a whole list of one kind, as it was at `now_us`: objects that are missing from it have
+    /// vanished some time after the kind was last [seen](Self::seen).
+    pub fn replace(&mut self, kind: Kind, objects: &[Object], now_us: u64) {
+        let listed: HashSet<Arc<str>> =
+            objects.iter().filter_map(describe).map(|described| described.uid).collect();
+        let mut missing: Vec<_> = self
+            .entities
+            .iter()
+            .filter(|(uid, entity)| {
+                entity.kind == kind && !entity.vanished && !listed.contains(*uid)
+            })
+            .map(|(uid, _)| Arc::clone(uid))
+            .collect();
+        missing.sort();
+        let last_seen_us = self.last_seen_us(kind);
+        for uid in missing {
+            self.vanish(&uid, End::Missing(last_seen_us), now_us);
+        }
+        for object in objects {
+            self.take_in(object, now_us);
+        }
+        self.seen(kind, now_us);
+    }
+
+    /// All that is known of a kind is known to be so at `now_us`: whatever feeds the index has heard of
+    /// no change, and would have.
+    pub fn seen(&mut self, kind: Kind, now_us: u64) {
+        let seen_us = self.seen_us.entry(kind).or_default();
+        *seen_us = now_us.max(*seen_us);
+    }
+
+    /// What the index holds and had to refuse.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Names what Kubernetes does not know.
+    pub fn set_cidr_names(&mut self, names: CidrNames) {
+        self.cidr_names = names;
+    }
+
+    fn last_seen_us(&self, kind: Kind) -> u64 {
+        self.seen_us.get(&kind).copied().unwrap_or_default()
+    }
+
+    fn take_in(&mut self, object: &Object, now_us: u64) {
+        if matches!(object, Object::Unreadable(_)) {
+            return;
+        }
         let Some(described) = describe(object) else {
             self.counts.refused += 1;
             debug!(kind = object.kind().as_str(), "object without a name skipped");
@@ -128,174 +205,91 @@ impl IdentityIndex {
         self.forget_workloads();
         self.counts.ownerships_forgotten += described.refused_claims;
         let old = self.entities.remove(&uid);
+        let mut changed = false;
         if let Some(old) = &old {
             for claim in old.claims.iter().filter(|claim| !described.claims.contains(claim)) {
-                self.ownerships.end(*claim, &uid, now_us, now_us);
+                changed |= self.ownerships.end(*claim, &uid, End::Released, now_us);
             }
         }
         for claim in &described.claims {
-            self.counts.ownerships_forgotten +=
-                self.ownerships.claim(*claim, &uid, described.life, now_us);
+            let claimed = self.ownerships.claim(*claim, &uid, described.life, now_us);
+            self.counts.ownerships_forgotten += claimed.forgotten;
+            changed |= claimed.changed;
         }
-        if let Some(old) = &old
-            && old.slice_of != described.slice_of
-        {
-            let service =
-                old.slice_of.iter().map(|name| (Arc::clone(&old.namespace), Arc::clone(name)));
-            service.for_each(|service| self.drop_slice(&uid, &service));
-        }
-        if let (Some(service), Some(pods)) = (&described.slice_of, described.pods.clone()) {
-            let service = (Arc::clone(&described.namespace), Arc::clone(service));
-            self.endpoints.entry(service).or_default().insert(Arc::clone(&uid), pods);
-        }
+        self.take_in_endpoints(&described, old.as_ref());
         let mut entity = Entity::from(described);
         // Claims it gave up stay listed, so that they are forgotten with it.
-        for claim in old.into_iter().flat_map(|old| old.claims) {
-            if !entity.claims.contains(&claim) {
-                entity.claims.push(claim);
-            }
-        }
+        let given_up = old.iter().flat_map(|old| &old.claims);
+        let given_up: Vec<_> =
+            given_up.filter(|claim| !entity.claims.contains(claim)).copied().collect();
+        entity.claims.extend(given_up);
         let excess = entity.claims.split_off(entity.claims.len().min(MAX_CLAIMS));
         self.ownerships.forget(&uid, &excess);
         self.counts.ownerships_forgotten += excess.len() as u64;
+        let known = old.is_some_and(|old| old.names() == entity.names());
+        self.note_owner(&uid, &entity);
+        if changed || !known {
+            self.changed.insert(Arc::clone(&uid));
+        }
         self.entities.insert(uid, entity);
         self.counts.objects = self.entities.len();
     }
 
-    /// Ends what an object owned, seen gone at `now_us`. It stays known for records that come late.
-    pub fn delete(&mut self, object: &Object, now_us: u64) {
-        if let Some(described) = describe(object) {
-            self.vanish(&described.uid, now_us, now_us);
+    /// The pods behind a Service, and the Service itself.
+    fn take_in_endpoints(&mut self, described: &Described, old: Option<&Entity>) {
+        let (uid, namespace) = (&described.uid, &described.namespace);
+        let service = |name: &Arc<str>| (Arc::clone(namespace), Arc::clone(name));
+        if described.kind == Kind::Service {
+            self.services.insert(service(&described.name), Arc::clone(uid));
+        }
+        let moved = old.filter(|old| old.slice_of != described.slice_of);
+        if let Some(former) = moved.and_then(|old| old.slice_of.as_ref()) {
+            self.drop_slice(uid, &service(former));
+        }
+        if let (Some(name), Some(pods)) = (&described.slice_of, &described.pods) {
+            let service = service(name);
+            let slices = self.endpoints.entry(service.clone()).or_default();
+            let before = slices.insert(Arc::clone(uid), pods.clone());
+            if before.as_ref() != Some(pods) {
+                self.changed.extend(self.services.get(&service).cloned());
+            }
         }
     }
 
-    /// Takes in a whole list of one kind: objects that are missing from it have vanished some time
-    /// after `last_seen_us`, when the kind was last known for certain, and before `now_us`.
-    pub fn replace(&mut self, kind: Kind, objects: &[Object], last_seen_us: u64, now_us: u64) {
-        let listed: HashSet<Arc<str>> =
-            objects.iter().filter_map(describe).map(|described| described.uid).collect();
-        let mut missing: Vec<_> = self
-            .entities
-            .iter()
-            .filter(|(uid, entity)| {
-                entity.kind == kind && !entity.vanished && !listed.contains(*uid)
-            })
-            .map(|(uid, _)| Arc::clone(uid))
-            .collect();
-        missing.sort();
-        for uid in missing {
-            self.vanish(&uid, last_seen_us, now_us);
-        }
-        for object in objects {
-            self.apply(object, now_us);
-        }
-    }
-
-    /// What `address` was at `instant_us`; `port` tells apart what shares a node's address. Where
-    /// two pods claim the address, one on `observing_node` wins.
-    pub fn lookup(
-        &self,
-        address: IpAddr,
-        port: u16,
-        instant_us: u64,
-        observing_node: &str,
-    ) -> Identity {
-        let address = address.to_canonical();
-        let owner = |claim| self.owner_of(claim, port, instant_us, observing_node);
-        let found = owner(Claim::address(address))
-            .filter(|(entity, _)| entity.kind != Kind::Node)
-            .or_else(|| owner(Claim::port(address, port)))
-            .or_else(|| {
-                let node = owner(Claim::address(address))?;
-                owner(Claim::node_port(port)).or(Some(node))
-            });
-        match found {
-            Some((entity, uncertain)) => self.identity(entity, uncertain),
-            None => Identity::nobody(address::kind_of(address)),
-        }
-    }
-
-    /// Whether `port` at `address` was a known Service or container port at `instant_us`.
-    pub fn listens(
-        &self,
-        address: IpAddr,
-        port: u16,
-        instant_us: u64,
-        observing_node: &str,
-    ) -> bool {
-        let address = address.to_canonical();
-        let owner = |claim| self.owner_of(claim, port, instant_us, observing_node);
-        owner(Claim::address(address)).is_some_and(|(entity, _)| {
-            entity.ports.contains(&port)
-                || entity.kind == Kind::Node && owner(Claim::node_port(port)).is_some()
-        }) || owner(Claim::port(address, port)).is_some()
-    }
-
-    /// What the index holds and had to refuse.
-    pub fn counts(&self) -> Counts {
-        self.counts
-    }
-
-    /// The owner of a claim, and whether that is uncertain: pods before Services before nodes, but a
-    /// Service without the port last, as others may share its address; then one on the observing node;
-    /// then the later start; then, to be the same every time, the uid.
-    fn owner_of(
-        &self,
-        claim: Claim,
-        port: u16,
-        instant_us: u64,
-        observing_node: &str,
-    ) -> Option<(&Entity, bool)> {
-        self.ownerships
-            .at(claim, instant_us)
-            .filter_map(|ownership| Some((ownership, self.entities.get(&ownership.uid)?)))
-            .max_by_key(|(ownership, entity)| {
-                let here = entity.kind == Kind::Pod && *entity.node == *observing_node;
-                let elsewhere = entity.kind == Kind::Service
-                    && claim.is_address()
-                    && !entity.ports.contains(&port);
-                let rank = Reverse((elsewhere, entity.kind));
-                (rank, here, ownership.start_us, &ownership.uid)
-            })
-            .map(|(ownership, entity)| (entity, instant_us >= ownership.certain_until_us))
-    }
-
-    fn identity(&self, entity: &Entity, uncertain: bool) -> Identity {
-        let (kind, workload) = match entity.kind {
-            Kind::Pod => (EntityKind::Pod, Some(self.workload_of(entity))),
-            Kind::Service => (EntityKind::Service, self.workload_of_service(entity)),
-            _ => (EntityKind::Node, None),
-        };
-        let workload = workload.unwrap_or_default();
-        Identity {
-            kind,
-            namespace: Arc::clone(&entity.namespace),
-            name: Arc::clone(&entity.name),
-            workload: workload.name,
-            workload_kind: workload.kind,
-            node: Arc::clone(&entity.node),
-            uncertain,
-        }
-    }
-
-    fn vanish(&mut self, uid: &Arc<str>, last_seen_us: u64, now_us: u64) {
+    fn vanish(&mut self, uid: &Arc<str>, end: End, now_us: u64) {
         let Some(entity) = self.entities.get_mut(uid).filter(|entity| !entity.vanished) else {
             return;
         };
         entity.vanished = true;
+        let (kind, namespace) = (entity.kind, Arc::clone(&entity.namespace));
+        let (name, slice_of) = (Arc::clone(&entity.name), entity.slice_of.clone());
+        let owner = entity.owner.as_ref().map(|owner| Arc::clone(&owner.uid));
         for claim in &entity.claims {
-            self.ownerships.end(*claim, uid, last_seen_us, now_us);
+            self.ownerships.end(*claim, uid, end, now_us);
         }
-        if let Some(service) = &entity.slice_of {
-            let service = (Arc::clone(&entity.namespace), Arc::clone(service));
+        if let Some(service) = slice_of {
+            let service = (Arc::clone(&namespace), service);
             self.remember_workload(&service);
             self.drop_slice(uid, &service);
         }
-        self.vanished.push_back(Arc::clone(uid));
+        if kind == Kind::Service {
+            let service = (namespace, name);
+            // One of the same name may have come already.
+            if self.services.get(&service) == Some(uid) {
+                self.services.remove(&service);
+            }
+        }
+        owner.iter().for_each(|owner| self.drop_orphan(uid, owner));
+        self.changed.insert(Arc::clone(uid));
+        self.note_vanished(Arc::clone(uid));
+        self.forget_workloads();
+    }
+
+    fn note_vanished(&mut self, uid: Arc<str>) {
+        self.vanished.push_back(uid);
         while self.vanished.len() > MAX_VANISHED {
             self.forget_earliest();
         }
-        self.forget_workloads();
     }
 
     /// The slice's pods are no longer behind the Service.
@@ -305,6 +299,7 @@ impl IdentityIndex {
             if slices.is_empty() {
                 self.endpoints.remove(service);
             }
+            self.changed.extend(self.services.get(service).cloned());
         }
     }
 
@@ -316,24 +311,17 @@ impl IdentityIndex {
         {
             self.ownerships.forget(&uid, &entity.claims);
             self.drop_workload(&entity);
+            self.changed.remove(&uid);
             self.counts.forgotten += 1;
             self.counts.objects = self.entities.len();
         }
     }
 }
 
-impl Identity {
-    fn nobody(kind: EntityKind) -> Self {
-        let empty: Arc<str> = Arc::default();
-        Self {
-            kind,
-            namespace: Arc::clone(&empty),
-            name: Arc::clone(&empty),
-            workload: Arc::clone(&empty),
-            workload_kind: Arc::clone(&empty),
-            node: empty,
-            uncertain: false,
-        }
+impl Entity {
+    /// What a row of the table tells of it, times apart.
+    fn names(&self) -> impl PartialEq + '_ {
+        (&self.namespace, &self.name, &self.node, &self.owner, &self.ports)
     }
 }
 
@@ -349,6 +337,7 @@ impl From<Described> for Entity {
             claims: described.claims,
             slice_of: described.slice_of,
             vanished: false,
+            seen: true,
         }
     }
 }

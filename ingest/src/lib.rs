@@ -5,7 +5,8 @@
 //!  (Kafka,            ├─ dedup      a batch once
 //!   channel)          ├─ primary    one observation of a connection counts
 //!                     ├─ naming     who its ends are ◄── identity ◄─┬─ names_file
-//!                     └─ writer     a chunk into ClickHouse          └─ watch
+//!                     └─ writer     a chunk into ClickHouse          ├─ watch
+//!                                                                    └► names_store, over restarts
 //! ```
 //!
 //! [`pipeline`](crate::pipeline) reads as that sentence. Admission, identity, dedup, primary and connections are pure:
@@ -24,6 +25,7 @@ mod journal;
 mod metrics;
 pub mod names;
 pub mod names_file;
+mod names_store;
 mod naming;
 mod native;
 pub mod objects;
@@ -42,14 +44,17 @@ use std::time::Duration;
 use flowtrail_service::admin::ReadinessPart;
 use flowtrail_service::metrics::Metrics;
 use flowtrail_service::store::{ClickHouseArgs, StoreError};
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 
 pub use config::Config;
 pub use error::IngestError;
+use identity::cidr::CidrNames;
 use metrics::IngestMetrics;
 use names::Names;
 use names_file::NamesFile;
+use names_store::NamesStore;
 use pipeline::Pipeline;
 pub use pipeline::Summary;
 pub use source::{KafkaSourceArgs, Source};
@@ -71,6 +76,7 @@ pub struct Ingest {
     store: ClickHouseArgs,
     names: Names,
     names_file: Option<NamesFile>,
+    kubernetes: Option<kube::Client>,
     metrics: IngestMetrics,
 }
 
@@ -78,7 +84,8 @@ impl Ingest {
     /// Puts ingest together and reads the names file; starts nothing yet.
     ///
     /// # Errors
-    /// If the names file cannot be read: there are no good names yet that could stay.
+    /// If the names file cannot be read (there are no good names yet that could stay), or those of networks
+    /// contradict each other.
     pub fn new(
         config: Config,
         source: Source,
@@ -86,10 +93,18 @@ impl Ingest {
         metrics: &Metrics,
     ) -> Result<Self, IngestError> {
         let names = Names::new(metrics);
+        let cidr_names = CidrNames::new(&config.cidr_names)?;
+        names.update(|index| index.set_cidr_names(cidr_names));
         let path = config.names.clone();
         let names_file = path.map(|path| NamesFile::open(path, names.clone())).transpose()?;
         let metrics = IngestMetrics::register(metrics);
-        Ok(Self { config, source, store, names, names_file, metrics })
+        Ok(Self { config, source, store, names, names_file, kubernetes: None, metrics })
+    }
+
+    /// Takes names from this cluster, instead of the one that --kubernetes finds.
+    pub fn with_kubernetes(mut self, client: kube::Client) -> Self {
+        self.kubernetes = Some(client);
+        self
     }
 
     /// Runs until shutdown (what is in hand is inserted and committed first), or, with a channel, until
@@ -112,11 +127,15 @@ impl Ingest {
             Source::Channel { .. } => CancellationToken::new(),
             Source::Kafka { .. } => shutdown,
         };
-        let feeding = feed_names(self.names_file, self.config.kubernetes, &self.names);
+        let names_store = NamesStore::new(&self.store, &self.names);
+        let kubernetes = match (self.kubernetes, self.config.kubernetes) {
+            (None, true) => Some(cluster().await?),
+            (given, _) => given,
+        };
+        let feeding = feed_names(names_store, self.names_file, kubernetes, &self.names);
         let Some(feeding) = stop.run_until_cancelled(feeding).await else {
             return Ok(Summary::default());
         };
-        let _feeding = feeding?;
         let dead_letters = self.source.dead_letters(&self.metrics)?;
         let Some(feed) = self.source.open(&self.metrics, &stop).await? else {
             return Ok(Summary::default());
@@ -133,7 +152,9 @@ impl Ingest {
             partitions: BTreeMap::new(),
             summary: Summary::default(),
         };
-        pipeline.run().await
+        let summary = pipeline.run().await;
+        feeding.end().await;
+        summary
     }
 }
 
@@ -160,22 +181,46 @@ async fn wait_for_store(
     stop.run_until_cancelled(checked).await.map_or(Ok(false), |checked| checked.map(|()| true))
 }
 
-/// Starts what feeds the index; it ends when the guard is dropped.
-async fn feed_names(
-    file: Option<NamesFile>,
-    kubernetes: bool,
-    names: &Names,
-) -> Result<DropGuard, IngestError> {
-    let end = CancellationToken::new();
-    let feeding = end.clone().drop_guard();
-    if let Some(file) = file {
-        tokio::spawn(file.follow(end.clone()));
+/// The cluster that this pod runs in, or KUBECONFIG's.
+async fn cluster() -> Result<kube::Client, IngestError> {
+    let unreachable = |error| IngestError::Kubernetes(Box::new(error));
+    let config = kube::Config::infer().await.map_err(kube::Error::InferConfig);
+    let mut config = config.map_err(unreachable)?;
+    watch::prepare(&mut config);
+    kube::Client::try_from(config).map_err(unreachable)
+}
+
+/// What feeds the index, and what writes down what becomes of it. Ends when it is dropped.
+struct Feeding {
+    end: DropGuard,
+    writing: JoinHandle<()>,
+}
+
+impl Feeding {
+    /// Ends it when the last changes are written.
+    async fn end(self) {
+        drop(self.end);
+        // If it broke off, it has said so.
+        let _ = self.writing.await;
     }
-    if kubernetes {
-        let client = kube::Client::try_default()
-            .await
-            .map_err(|error| IngestError::Kubernetes(Box::new(error)))?;
-        let missing = watch::start(&client, names, &end).wait(FIRST_NAMES_TIMEOUT).await;
+}
+
+/// Restores names and starts what feeds the index: first what is known, then what is there now.
+async fn feed_names(
+    store: NamesStore,
+    file: Option<NamesFile>,
+    kubernetes: Option<kube::Client>,
+    names: &Names,
+) -> Feeding {
+    let token = CancellationToken::new();
+    let end = token.clone().drop_guard();
+    store.restore().await;
+    if let Some(mut file) = file {
+        file.apply();
+        tokio::spawn(file.follow(token.clone()));
+    }
+    if let Some(client) = kubernetes {
+        let missing = watch::start(&client, names, &token).wait(FIRST_NAMES_TIMEOUT).await;
         if !missing.is_empty() {
             warn!(
                 ?missing,
@@ -183,5 +228,5 @@ async fn feed_names(
             );
         }
     }
-    Ok(feeding)
+    Feeding { end, writing: tokio::spawn(store.follow(token)) }
 }

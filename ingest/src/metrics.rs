@@ -2,12 +2,16 @@
 
 use std::sync::atomic::AtomicU64;
 
+use flowtrail_schema::FlowRecord;
+use flowtrail_schema::row::EntityKind;
 use flowtrail_service::metrics::Metrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+use crate::naming::ConnectionNames;
 
 /// The pipeline's metrics. Clones share the values.
 #[derive(Clone, Debug)]
@@ -28,6 +32,14 @@ pub(crate) struct IngestMetrics {
     pub(crate) newest_interval: Gauge,
     pub(crate) lag_messages: Family<PartitionLabel, Gauge>,
     pub(crate) lag_seconds: Family<PartitionLabel, Gauge<f64, AtomicU64>>,
+    ends: Family<EndLabel, Counter>,
+    joins: Family<Outcome, Counter>,
+}
+
+/// What an end of a record is: an [`EntityKind`], or `cidr` for an external one with a name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndLabel {
+    kind: &'static str,
 }
 
 /// What became of a message or a record.
@@ -77,6 +89,8 @@ impl IngestMetrics {
             newest_interval: Gauge::default(),
             lag_messages: Family::default(),
             lag_seconds: Family::default(),
+            ends: Family::default(),
+            joins: Family::default(),
         };
         metrics.register(|registry| {
             registry.register(
@@ -151,6 +165,16 @@ impl IngestMetrics {
                 "Age of the newest message read; 0 if all messages are in the tables",
                 ingest.lag_seconds.clone(),
             );
+            registry.register(
+                "ingest_names_ends",
+                "Ends of records by what they are: pod, service, node, cidr, external or unknown",
+                ingest.ends.clone(),
+            );
+            registry.register(
+                "ingest_names_joins",
+                "Records by whether another observation told a better end: hit or miss",
+                ingest.joins.clone(),
+            );
         });
         ingest
     }
@@ -185,8 +209,44 @@ impl IngestMetrics {
         self.rows.get_or_create(&Table { table }).inc_by(rows);
     }
 
+    /// What the ends of a chunk's records are.
+    pub(crate) fn named(&self, named: &Named) {
+        let kinds = std::iter::once("cidr").chain(EntityKind::ALL.iter().map(|kind| kind.as_str()));
+        for (kind, count) in kinds.zip(named.ends).filter(|(_, count)| *count > 0) {
+            self.ends.get_or_create(&EndLabel { kind }).inc_by(count);
+        }
+        self.joins.get_or_create(&Outcome { outcome: "hit" }).inc_by(named.joined);
+        let missed = named.records - named.joined;
+        self.joins.get_or_create(&Outcome { outcome: "miss" }).inc_by(missed);
+    }
+
     /// A failed insert into a table.
     pub(crate) fn insert_failed(&self, table: &'static str) {
         self.insert_failures.get_or_create(&Table { table }).inc();
+    }
+}
+
+/// What the names of a chunk's records came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Named {
+    records: u64,
+    /// Ends by the number of their [`EntityKind`]; 0 for networks with a name.
+    ends: [u64; 6],
+    /// Records of which another observation told a better end.
+    joined: u64,
+}
+
+impl Named {
+    /// Counts a record.
+    pub(crate) fn count(&mut self, record: &FlowRecord, names: &ConnectionNames) {
+        self.records += 1;
+        for identity in [&names.client.identity, &names.server.identity] {
+            let network = identity.kind == EntityKind::External && !identity.name.is_empty();
+            let number =
+                if network { 0 } else { usize::from(identity.kind.number().unsigned_abs()) };
+            self.ends.iter_mut().nth(number).into_iter().for_each(|ends| *ends += 1);
+        }
+        let as_seen = (names.client.real, names.server.real) == (record.client, record.server);
+        self.joined += u64::from(!as_seen);
     }
 }

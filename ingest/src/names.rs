@@ -1,6 +1,9 @@
 //! The identity index as its feeders (names file, live watch) and its reader (the pipeline) share it.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+mod settle;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flowtrail_service::metrics::Metrics;
@@ -8,21 +11,34 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::watch;
 
 use crate::identity::IdentityIndex;
 use crate::objects::Kind;
+use settle::Missed;
 
 /// A handle on the index. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Names {
     index: Arc<RwLock<IdentityIndex>>,
+    /// Told of every update.
+    updates: Arc<watch::Sender<()>>,
+    /// Whether names come while records do.
+    live: Arc<AtomicBool>,
+    missed: Arc<Mutex<Missed>>,
     pub(crate) metrics: NamesMetrics,
 }
 
 impl Names {
     /// An empty index, with its metrics.
     pub fn new(metrics: &Metrics) -> Self {
-        Self { index: Arc::default(), metrics: NamesMetrics::register(metrics) }
+        Self {
+            index: Arc::default(),
+            updates: Arc::new(watch::Sender::new(())),
+            live: Arc::default(),
+            missed: Arc::default(),
+            metrics: NamesMetrics::register(metrics),
+        }
     }
 
     /// For looking names up: the same answers until the guard is dropped.
@@ -31,17 +47,25 @@ impl Names {
     }
 
     /// For feeding the index.
-    pub fn update(&self, change: impl FnOnce(&mut IdentityIndex)) {
+    pub fn update<T>(&self, change: impl FnOnce(&mut IdentityIndex) -> T) -> T {
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         let before = index.counts();
-        change(&mut index);
+        let changed = change(&mut index);
         let after = index.counts();
+        drop(index);
         self.metrics.objects.set(after.objects.try_into().unwrap_or(i64::MAX));
         self.metrics.refused.inc_by(after.refused - before.refused);
         self.metrics.forgotten.inc_by(
             after.forgotten - before.forgotten + after.ownerships_forgotten
                 - before.ownerships_forgotten,
         );
+        self.updates.send_replace(());
+        changed
+    }
+
+    /// Says that names come live: a record's may be on its way.
+    pub(crate) fn come_live(&self) {
+        self.live.store(true, Ordering::Relaxed);
     }
 }
 
@@ -55,12 +79,22 @@ pub(crate) struct NamesMetrics {
     pub(crate) file_failures: Counter,
     pub(crate) watch_failures: Family<KindLabel, Counter>,
     pub(crate) watch_lists: Family<KindLabel, Counter>,
+    pub(crate) waits: Family<WaitLabel, Counter>,
+    pub(crate) stored: Counter,
+    pub(crate) restored: Counter,
+    pub(crate) store_failures: Counter,
 }
 
 /// The six kinds: a bounded label.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct KindLabel {
     kind: &'static str,
+}
+
+/// What a wait for names ended with: `known` or `timeout`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct WaitLabel {
+    pub(crate) outcome: &'static str,
 }
 
 impl From<Kind> for KindLabel {
@@ -81,6 +115,10 @@ impl NamesMetrics {
                 file_failures,
                 watch_failures,
                 watch_lists,
+                waits,
+                stored,
+                restored,
+                store_failures,
             } = &names;
             registry.register(
                 "ingest_names_objects",
@@ -99,7 +137,7 @@ impl NamesMetrics {
             );
             registry.register(
                 "ingest_names_undecodable",
-                "Objects of the names file that could not be decoded",
+                "Objects that could not be decoded; what was known of them stayed",
                 undecodable.clone(),
             );
             registry.register(
@@ -116,6 +154,26 @@ impl NamesMetrics {
                 "ingest_names_watch_lists",
                 "Whole lists taken from the Kubernetes API",
                 watch_lists.clone(),
+            );
+            registry.register(
+                "ingest_names_waits",
+                "Waits of records for the names of new pods: known, or timeout",
+                waits.clone(),
+            );
+            registry.register(
+                "ingest_names_stored",
+                "Rows written to the table identities",
+                stored.clone(),
+            );
+            registry.register(
+                "ingest_names_restored",
+                "Rows read from the table identities at start",
+                restored.clone(),
+            );
+            registry.register(
+                "ingest_names_store_failures",
+                "Failures to read or write the table identities, retried",
+                store_failures.clone(),
             );
         });
         names

@@ -8,14 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::names::{Names, now_us, since_epoch_us};
-use crate::objects::{EndpointSlice, Job, Kind, Node, Object, Pod, ReplicaSet, Service};
+use crate::objects::{Kind, Object};
 
 /// How often the file's time and size are looked at.
 const POLL: Duration = Duration::from_secs(1);
@@ -64,21 +63,32 @@ pub struct NamesFile {
     names: Names,
     /// Time and size of the file as last looked at, good or not.
     stamp: Stamp,
-    /// Time of the last good file, microseconds since the epoch.
-    good_us: u64,
+    /// What was read and is not in the index yet.
+    read: Option<List>,
 }
 
 type Stamp = Option<(SystemTime, u64)>;
 
 impl NamesFile {
-    /// Reads the file into the index.
+    /// Reads the file.
     ///
     /// # Errors
     /// If it cannot be read: there are no good names yet that could stay.
     pub fn open(path: PathBuf, names: Names) -> Result<Self, NamesFileError> {
-        let mut file = Self { path, names, stamp: None, good_us: 0 };
+        let mut file = Self { path, names, stamp: None, read: None };
         file.read()?;
         Ok(file)
+    }
+
+    /// Puts what was read into the index. What is there before and not in the file has vanished.
+    pub fn apply(&mut self) {
+        let Some(list) = self.read.take() else { return };
+        self.names.update(|index| {
+            for kind in Kind::ALL {
+                let listed = list.objects.get(&kind).map(Vec::as_slice).unwrap_or_default();
+                index.replace(kind, listed, list.changed_us);
+            }
+        });
     }
 
     /// Rereads the file whenever it changes, until the token is cancelled.
@@ -109,6 +119,7 @@ impl NamesFile {
             let source = std::error::Error::source(&error).map(ToString::to_string);
             warn!(%error, source, "names file not read, the last good names stay");
         }
+        self.apply();
     }
 
     fn read(&mut self) -> Result<(), NamesFileError> {
@@ -118,12 +129,12 @@ impl NamesFile {
         let Some(text) = read_at_most(file, MAX_BYTES).map_err(unreadable)? else {
             return Err(NamesFileError::TooLarge { path: self.path.clone() });
         };
-        let list = parse(&text)
+        let mut list = parse(&text)
             .map_err(|source| NamesFileError::Invalid { path: self.path.clone(), source })?;
         // The time was taken before the text: a change in between is read again.
         let modified = metadata.modified().ok();
         self.stamp = modified.map(|time| (time, metadata.len()));
-        let changed_us = modified.map_or_else(now_us, since_epoch_us);
+        list.changed_us = modified.map_or_else(now_us, since_epoch_us);
 
         self.names.metrics.undecodable.inc_by(list.undecodable);
         for problem in &list.problems {
@@ -131,13 +142,7 @@ impl NamesFile {
         }
         let objects: usize = list.objects.values().map(Vec::len).sum();
         info!(path = %self.path.display(), objects, undecodable = list.undecodable, "names read");
-        self.names.update(|index| {
-            for kind in Kind::ALL {
-                let listed = list.objects.get(&kind).map(Vec::as_slice).unwrap_or_default();
-                index.replace(kind, listed, self.good_us, changed_us);
-            }
-        });
-        self.good_us = changed_us;
+        self.read = Some(list);
         Ok(())
     }
 }
@@ -159,6 +164,8 @@ fn stamp_of(path: &Path) -> Stamp {
 /// first of these.
 #[derive(Debug, Default)]
 struct List {
+    /// When the file was changed, microseconds since the epoch.
+    changed_us: u64,
     objects: HashMap<Kind, Vec<Object>>,
     undecodable: u64,
     problems: Vec<String>,
@@ -173,40 +180,27 @@ fn parse(text: &[u8]) -> Result<List, serde_json::Error> {
     let Items { items } = serde_json::from_slice(text)?;
     let mut list = List::default();
     for (position, item) in items.iter().enumerate() {
-        match decode(item.get()) {
-            Ok(Some(object)) => list.objects.entry(object.kind()).or_default().push(object),
+        let problem = match Object::from_json(item.get()) {
+            Ok(Some(object)) => {
+                let problem = match &object {
+                    Object::Unreadable(unreadable) => Some(unreadable.error.clone()),
+                    _ => None,
+                };
+                list.objects.entry(object.kind()).or_default().push(object);
+                problem
+            }
             // Other kinds may be in the same dump.
-            Ok(None) => {}
-            Err(error) => {
-                list.undecodable += 1;
-                if list.problems.len() < MAX_LOGGED {
-                    list.problems.push(format!("items[{position}]: {error}"));
-                }
+            Ok(None) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(problem) = problem {
+            list.undecodable += 1;
+            if list.problems.len() < MAX_LOGGED {
+                list.problems.push(format!("items[{position}]: {problem}"));
             }
         }
     }
     Ok(list)
-}
-
-fn decode(item: &str) -> Result<Option<Object>, serde_json::Error> {
-    #[derive(Deserialize)]
-    struct TypeOnly {
-        kind: String,
-    }
-    fn object<K: DeserializeOwned + Into<Object>>(
-        item: &str,
-    ) -> serde_json::Result<Option<Object>> {
-        serde_json::from_str::<K>(item).map(|object| Some(object.into()))
-    }
-    match serde_json::from_str::<TypeOnly>(item)?.kind.as_str() {
-        "Pod" => object::<Pod>(item),
-        "Service" => object::<Service>(item),
-        "Node" => object::<Node>(item),
-        "EndpointSlice" => object::<EndpointSlice>(item),
-        "ReplicaSet" => object::<ReplicaSet>(item),
-        "Job" => object::<Job>(item),
-        _ => Ok(None),
-    }
 }
 
 #[cfg(test)]
@@ -247,7 +241,8 @@ mod tests {
     #[tokio::test]
     async fn a_changed_file_is_reread_and_a_broken_one_leaves_the_last_good_names() {
         let Fixture { _directory, path, names } = fixture(&list(&[pod("a", "10.0.0.1")]));
-        let file = NamesFile::open(path.clone(), names.clone()).unwrap();
+        let mut file = NamesFile::open(path.clone(), names.clone()).unwrap();
+        file.apply();
         let end = CancellationToken::new();
         let following = tokio::spawn(file.follow(end.clone()));
         assert_eq!(name(&names, "10.0.0.1"), "a");
@@ -276,10 +271,11 @@ mod tests {
     fn what_vanished_from_the_file_ended_when_it_changed() {
         let Fixture { _directory, path, names } = fixture(&list(&[pod("a", "10.0.0.1")]));
         let mut file = NamesFile::open(path.clone(), names.clone()).unwrap();
+        file.apply();
         std::fs::write(&path, list(&[])).unwrap();
         let changed = std::time::UNIX_EPOCH + Duration::from_secs(4_000_000_000);
         std::fs::File::options().write(true).open(&path).unwrap().set_modified(changed).unwrap();
-        file.read().unwrap();
+        file.reread();
         let at = |us| names.read().lookup("10.0.0.1".parse().unwrap(), 1, us, "").name.to_string();
         assert_eq!([at(3_999_999_999_999_999), at(4_000_000_000_000_000)], ["a", ""]);
     }
@@ -290,7 +286,7 @@ mod tests {
         let other = json!({"kind": "ConfigMap", "metadata": {"name": "c"}});
         let text = list(&[bad, other, json!("text"), pod("a", "10.0.0.1")]);
         let Fixture { _directory, path, names } = fixture(&text);
-        NamesFile::open(path, names.clone()).unwrap();
+        NamesFile::open(path, names.clone()).unwrap().apply();
         assert_eq!(name(&names, "10.0.0.1"), "a");
         assert_eq!(names.metrics.undecodable.get(), 2);
         assert_eq!(names.metrics.objects.get(), 1);

@@ -1,6 +1,10 @@
 //! The six kinds of Kubernetes objects that names come from, cut down to the fields that tell them.
 //!
-//! The names file and the live watch decode into these same types, so both take one code path.
+//! The names file and the live watch decode into these same types, so both take one code path. An object
+//! that cannot be decoded is an object too: its neighbours in a list are not lost for it, and what was
+//! known of it stays.
+
+mod decoded;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -8,7 +12,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::core::ObjectMeta;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+
+pub use decoded::{Decoded, Unreadable};
 
 /// Label of an EndpointSlice that names its Service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -23,6 +30,8 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     ReplicaSet(ReplicaSet),
     Job(Job),
+    /// One that could not be decoded, as far as it tells who it is.
+    Unreadable(Unreadable),
 }
 
 /// The kind of an object.
@@ -65,6 +74,7 @@ impl Object {
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::ReplicaSet(_) => Kind::ReplicaSet,
             Self::Job(_) => Kind::Job,
+            Self::Unreadable(object) => object.kind,
         }
     }
 
@@ -77,8 +87,38 @@ impl Object {
             Self::EndpointSlice(object) => &object.metadata,
             Self::ReplicaSet(object) => &object.metadata,
             Self::Job(object) => &object.metadata,
+            Self::Unreadable(object) => &object.metadata,
         }
     }
+
+    /// Reads one object of a List. `None` if it is of another kind.
+    ///
+    /// # Errors
+    /// If it does not tell its kind.
+    pub fn from_json(text: &str) -> Result<Option<Self>, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct TypeOnly {
+            kind: String,
+        }
+        fn object<K: Named>(text: &str) -> serde_json::Result<Option<Object>> {
+            serde_json::from_str::<Decoded<K>>(text).map(|object| Some(object.into()))
+        }
+        match serde_json::from_str::<TypeOnly>(text)?.kind.as_str() {
+            "Pod" => object::<Pod>(text),
+            "Service" => object::<Service>(text),
+            "Node" => object::<Node>(text),
+            "EndpointSlice" => object::<EndpointSlice>(text),
+            "ReplicaSet" => object::<ReplicaSet>(text),
+            "Job" => object::<Job>(text),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// One of the six kinds.
+pub trait Named: Into<Object> + DeserializeOwned {
+    /// Which one.
+    const KIND: Kind;
 }
 
 /// Declares the struct of a kind and tells kube where the API serves it.
@@ -118,6 +158,10 @@ macro_rules! kind {
             }
         }
 
+        impl Named for $name {
+            const KIND: Kind = Kind::$name;
+        }
+
         impl From<$name> for Object {
             fn from(object: $name) -> Self {
                 Self::$name(object)
@@ -153,7 +197,7 @@ part!(PodSpec {
     init_containers: Vec<Container>
 });
 part!(Container { ports: Vec<ContainerPort> });
-part!(ContainerPort { container_port: u16, host_port: Option<u16> });
+part!(ContainerPort { container_port: u16, host_port: Option<u16>, protocol: String });
 part!(PodStatus {
     phase: String,
     start_time: Option<Time>,
@@ -170,6 +214,7 @@ part!(PodStatus {
 part!(HoldsIp { ip: String });
 part!(Condition { r#type: String, status: String, last_transition_time: Option<Time> });
 part!(ServiceSpec {
+    r#type: String,
     #[serde(rename = "clusterIP")]
     cluster_ip: String,
     #[serde(rename = "clusterIPs")]
@@ -178,7 +223,7 @@ part!(ServiceSpec {
     external_ips: Vec<String>,
     ports: Vec<ServicePort>
 });
-part!(ServicePort { port: u16, node_port: Option<u16> });
+part!(ServicePort { port: u16, node_port: Option<u16>, protocol: String });
 part!(ServiceStatus { load_balancer: LoadBalancer });
 part!(LoadBalancer { ingress: Vec<HoldsIp> });
 part!(NodeSpec {

@@ -1,6 +1,8 @@
 //! What ingest knows of one partition: its past, as far as decisions need it, and the chunk in hand.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flowtrail_schema::topic::coverage_partition;
@@ -14,8 +16,8 @@ use crate::connections::{Connections, MAX_CONNECTIONS};
 use crate::dedup::Dedup;
 use crate::identity::IdentityIndex;
 use crate::journal::Past;
-use crate::metrics::IngestMetrics;
-use crate::naming::{directed, named};
+use crate::metrics::{IngestMetrics, Named};
+use crate::naming::{ConnectionNames, directed, named};
 use crate::position::Position;
 use crate::primary::{Announcements, is_primary, is_primary_summary};
 use crate::row::coverage_row;
@@ -162,6 +164,7 @@ impl Partition {
         written: Option<Written>,
     ) -> Rows {
         let (mut flows, mut coverage) = (FlowColumns::with_capacity(chunk.rows), Vec::new());
+        let mut counted = Named::default();
         let mut delivery = chunk.delivery(&topic.name, &topic.id);
         for batch in &chunk.batches {
             for decided in &batch.records {
@@ -169,7 +172,16 @@ impl Partition {
                 if written.as_ref().is_some_and(|written| written.days.contains(&day)) {
                     continue;
                 }
-                self.push_named(&mut flows, decided, batch, topic, chunk, index);
+                let (record, names) = self.named(&decided.record, batch, index);
+                counted.count(&record, &names);
+                flows.push(NamedRecord {
+                    record: &record,
+                    names: &names,
+                    primary: decided.primary,
+                    batch,
+                    topic_id: &topic.id,
+                    chunk: chunk.id,
+                });
             }
             let reports = batch.coverage.iter();
             coverage.extend(reports.map(|report| coverage_row(report, batch, topic, chunk.id)));
@@ -179,33 +191,23 @@ impl Partition {
             flows = written.rows.and(&flows);
             delivery.records = flows.count as u64;
         }
-        Rows { flows, coverage, delivery }
+        Rows { flows, coverage, delivery, named: counted }
     }
 
-    fn push_named(
+    /// A record, its direction settled, and the names of its ends.
+    fn named<'a>(
         &mut self,
-        flows: &mut FlowColumns,
-        decided: &Decided,
+        record: &'a FlowRecord,
         batch: &Accepted,
-        topic: &Topic,
-        chunk: &Chunk,
         index: &IdentityIndex,
-    ) {
-        let Decided { record, primary } = decided;
+    ) -> (Cow<'a, FlowRecord>, Arc<ConnectionNames>) {
         // A summary is of many connections.
         let single = record.detail == Detail::Flow;
         let mut connection =
             if single { self.connections.find(record, &batch.agent) } else { None };
         let record = directed(record, &batch.node, connection.as_deref_mut(), index);
         let names = named(&record, &batch.node, connection, index);
-        flows.push(NamedRecord {
-            record: &record,
-            names: &names,
-            primary: *primary,
-            batch,
-            topic_id: &topic.id,
-            chunk: chunk.id,
-        });
+        (record, names)
     }
 
     /// When the chunk in hand must be cut, whatever is in it.

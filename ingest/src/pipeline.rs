@@ -4,6 +4,7 @@
 //! read while a chunk is being written.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep_until;
@@ -11,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::admission::{Plausible, admit};
-use crate::chunk::Chunk;
+use crate::chunk::{Chunk, Decided};
 use crate::config::Config;
 use crate::dead_letters::DeadLetters;
 use crate::error::IngestError;
@@ -30,6 +31,9 @@ const LONGEST_TAKE_OVER_RETRY: Duration = Duration::from_secs(10);
 
 /// How long a chunk waits for its dead letters to be acknowledged.
 const LETTERS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a chunk waits for the names of new pods, at most: as long as its messages were gathered.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What ingest did between start and end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,9 +170,11 @@ impl Pipeline {
                     written = self.writer.written(&delivery, as_begun, &self.stop).await?;
                 }
                 if written.is_some() || chunk.begun_as.is_none() {
+                    self.names.settle(ends(&chunk), SETTLE_TIMEOUT).await;
                     let rows = partition.rows(&chunk, topic, &self.names.read(), written);
                     self.dead_letters.flush(LETTERS_TIMEOUT).await;
                     self.writer.write(&rows, &self.stop).await?;
+                    self.metrics.named(&rows.named);
                 }
                 self.feed.finish(*number, chunk.end).await;
                 count(&mut self.summary, &self.metrics, &chunk);
@@ -259,6 +265,14 @@ fn reject(reasons: Vec<String>, chunk: &mut Chunk, metrics: &IngestMetrics) {
         metrics.reject(&reason);
         chunk.reject(reason);
     }
+}
+
+/// The addresses of a chunk's records, each with the time of the record's first packet.
+fn ends(chunk: &Chunk) -> impl Iterator<Item = (IpAddr, u64)> + Send {
+    let records = chunk.batches.iter().flat_map(|batch| &batch.records);
+    records.flat_map(|Decided { record, .. }| {
+        [record.client, record.server].map(|end| (end.ip, record.first_seen_us))
+    })
 }
 
 fn count(summary: &mut Summary, metrics: &IngestMetrics, chunk: &Chunk) {

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::chunk::ChunkId;
 use crate::journal::Journal;
-use crate::metrics::IngestMetrics;
+use crate::metrics::{IngestMetrics, Named};
 use crate::native::{self, insert_native};
 
 /// Pause after the first failure; it doubles with each further one.
@@ -59,6 +59,8 @@ pub(crate) struct Rows {
     pub(crate) flows: native::Rows,
     pub(crate) coverage: Vec<CoverageRow>,
     pub(crate) delivery: DeliveryRow,
+    /// What the names came to.
+    pub(crate) named: Named,
 }
 
 /// What another process has written of a chunk into `flows`, names as it knew them.
@@ -314,7 +316,12 @@ mod tests {
         let writer = Writer::new(&store, Readiness::default().part("ingest"), counted);
         let chunk = Chunk::begin(0, 0);
         let delivery = chunk.delivery("topic", "id");
-        let rows = Rows { flows: native::Rows::default(), coverage: vec![], delivery };
+        let rows = Rows {
+            flows: native::Rows::default(),
+            coverage: vec![],
+            delivery,
+            named: Named::default(),
+        };
 
         let shutdown = CancellationToken::new();
         let hour = Duration::from_secs(3_600);

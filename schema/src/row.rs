@@ -167,3 +167,32 @@ pub struct DeliveryRow {
     pub lost_offsets: u64,
     pub duplicate_batches: u64,
 }
+
+/// One row of `identities`: an object's hold on an address (`sql/0004_identities.sql`). Times are
+/// microseconds since the epoch, `kind` an [`EntityKind`]'s number.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each column is explained in sql/0004_identities.sql")]
+pub struct IdentityRow {
+    pub address: Ipv6Addr,
+    pub port: u16,
+    pub uid: String,
+    pub kind: i8,
+    pub namespace: String,
+    pub name: String,
+    pub node: String,
+    pub workload: String,
+    pub workload_kind: String,
+    pub ports: Vec<u16>,
+    pub start: i64,
+    pub last_seen: i64,
+    pub released: i64,
+    pub deleted: i64,
+}
+
+/// One row of `identities_seen` (`sql/0005_identities_seen.sql`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each column is explained in sql/0005_identities_seen.sql")]
+pub struct IdentitiesSeenRow {
+    pub kind: i8,
+    pub last_seen: i64,
+}

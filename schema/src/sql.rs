@@ -35,6 +35,8 @@ pub const MIGRATIONS: &[Migration] = migrations![
     7 "edges_1h" "0007_edges_1h.sql",
     8 "edges_1m_view" "0008_edges_1m_view.sql",
     9 "edges_1h_view" "0009_edges_1h_view.sql",
+    10 "identities" "0010_identities.sql",
+    11 "identities_seen" "0011_identities_seen.sql",
 ];
 
 /// The version this program works with: the last step's.

@@ -194,7 +194,7 @@ impl ClickHouseArgs {
     /// If ClickHouse is away or refuses the statement.
     pub async fn keep_forever(&self) -> Result<(), StoreError> {
         let client = self.client();
-        for table in ["flows", "coverage", "edges_1m", "edges_1h"] {
+        for table in ["flows", "coverage", "edges_1m", "edges_1h", "identities"] {
             #[derive(Row, Deserialize)]
             struct Ddl {
                 create_table_query: String,

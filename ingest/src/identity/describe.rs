@@ -42,7 +42,7 @@ pub(super) fn describe(object: &Object) -> Option<Described> {
         Object::Service(service) => describe_service(service, described),
         Object::Node(node) => describe_node(node, described),
         Object::EndpointSlice(slice) => describe_slice(slice, described),
-        Object::ReplicaSet(_) | Object::Job(_) => described,
+        Object::ReplicaSet(_) | Object::Job(_) | Object::Unreadable(_) => described,
     };
     let excess = described.claims.len().saturating_sub(MAX_CLAIMS);
     described.claims.truncate(MAX_CLAIMS);
@@ -63,6 +63,7 @@ fn identify(kind: Kind, metadata: &ObjectMeta) -> Option<Described> {
         name: owner.name.as_str().into(),
         uid: uid_or_name(&owner.uid, &owner.kind, &namespace, &owner.name),
     });
+    let created_us = metadata.creation_timestamp.as_ref().map_or(0, micros);
     Some(Described {
         kind,
         uid,
@@ -73,10 +74,7 @@ fn identify(kind: Kind, metadata: &ObjectMeta) -> Option<Described> {
         ports: Vec::new(),
         claims: Vec::new(),
         refused_claims: 0,
-        life: Life {
-            start_us: metadata.creation_timestamp.as_ref().map_or(0, micros),
-            ..Life::default()
-        },
+        life: Life { start_us: created_us, starting_us: created_us, ..Life::default() },
         slice_of: None,
         pods: None,
     })
@@ -85,21 +83,23 @@ fn identify(kind: Kind, metadata: &ObjectMeta) -> Option<Described> {
 fn describe_pod(pod: &Pod, mut described: Described) -> Described {
     let (spec, status) = (&pod.spec, &pod.status);
     let containers = spec.containers.iter().chain(&spec.init_containers);
-    let ports = containers.flat_map(|container| &container.ports);
+    let ports =
+        containers.flat_map(|container| &container.ports).filter(|port| tcp(&port.protocol));
     described.node = spec.node_name.as_str().into();
-    described.ports = ports.clone().map(|port| port.container_port).collect();
-    let host_ips = addresses(
-        status.host_ips.iter().map(|host| host.ip.as_str()).chain([status.host_ip.as_str()]),
-    );
-    let claimed_ports: Vec<u16> = if spec.host_network {
-        described.ports.clone()
+    // 0 is how some tools write "none".
+    let some = |port: &u16| *port != 0;
+    described.ports = ports.clone().map(|port| port.container_port).filter(some).collect();
+    let hosts =
+        status.host_ips.iter().map(|host| host.ip.as_str()).chain([status.host_ip.as_str()]);
+    let own = status.pod_ips.iter().map(|pod| pod.ip.as_str()).chain([status.pod_ip.as_str()]);
+    let (hosts, claimed_ports): (_, Vec<u16>) = if spec.host_network {
+        // Its own addresses are the node's: older clusters tell the second family only there.
+        (addresses(hosts.chain(own)), described.ports.clone())
     } else {
-        let own = status.pod_ips.iter().map(|pod| pod.ip.as_str()).chain([status.pod_ip.as_str()]);
         described.claims = addresses(own).into_iter().map(Claim::address).collect();
-        // 0 is how some tools write "none".
-        ports.filter_map(|port| port.host_port).filter(|port| *port != 0).collect()
+        (addresses(hosts), ports.filter_map(|port| port.host_port).filter(some).collect())
     };
-    for host in host_ips {
+    for host in hosts {
         described.claims.extend(claimed_ports.iter().map(|port| Claim::port(host, *port)));
     }
     described.life = life_of_pod(status, described.life);
@@ -119,9 +119,12 @@ fn life_of_pod(status: &PodStatus, created: Life) -> Life {
         .iter()
         .filter(|condition| condition.status == "False")
         .filter_map(|condition| condition.last_transition_time.as_ref().map(micros));
+    let starting_us = status.start_time.as_ref().map_or(created.start_us, micros);
+    let start_us = exact.map_or(starting_us, micros);
     Life {
-        start_us: exact.or(status.start_time.as_ref()).map_or(created.start_us, micros),
+        start_us,
         exact: exact.is_some(),
+        starting_us: starting_us.min(start_us),
         finished,
         finished_us: turned_false.max().filter(|_| finished),
     }
@@ -129,11 +132,16 @@ fn life_of_pod(status: &PodStatus, created: Life) -> Life {
 
 fn describe_service(service: &Service, mut described: Described) -> Described {
     let (spec, ingress) = (&service.spec, &service.status.load_balancer.ingress);
+    if spec.r#type == "ExternalName" {
+        // A name for someone else: whatever addresses it lists, nothing routes them.
+        return described;
+    }
     let cluster = spec.cluster_ips.iter().chain([&spec.cluster_ip]);
     let all = cluster.chain(&spec.external_ips).chain(ingress.iter().map(|ingress| &ingress.ip));
     described.claims = addresses(all.map(String::as_str)).into_iter().map(Claim::address).collect();
-    described.ports = spec.ports.iter().map(|port| port.port).collect();
-    let node_ports = spec.ports.iter().filter_map(|port| port.node_port).filter(|port| *port != 0);
+    let ports = spec.ports.iter().filter(|port| tcp(&port.protocol));
+    described.ports = ports.clone().map(|port| port.port).collect();
+    let node_ports = ports.filter_map(|port| port.node_port).filter(|port| *port != 0);
     described.claims.extend(node_ports.map(Claim::node_port));
     described
 }
@@ -170,16 +178,22 @@ fn describe_slice(slice: &EndpointSlice, mut described: Described) -> Described 
     described
 }
 
+/// Whether a port is one of TCP: without a protocol it is.
+fn tcp(protocol: &str) -> bool {
+    matches!(protocol, "" | "TCP")
+}
+
 /// Objects written by hand may lack the uid: then kind, namespace and name stand in.
 fn uid_or_name(uid: &str, kind: &str, namespace: &str, name: &str) -> Arc<str> {
     if uid.is_empty() { format!("{kind}/{namespace}/{name}").into() } else { uid.into() }
 }
 
-/// The addresses among the texts ("None", host names and blanks are not), each once.
+/// The addresses among the texts ("None", host names, blanks and 0.0.0.0 are not), each once.
 fn addresses<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<IpAddr> {
     let mut seen = HashSet::new();
     let found = texts.filter_map(|text| text.parse::<IpAddr>().ok());
-    found.map(|address| address.to_canonical()).filter(|address| seen.insert(*address)).collect()
+    let found = found.map(|address| address.to_canonical());
+    found.filter(|address| !address.is_unspecified() && seen.insert(*address)).collect()
 }
 
 /// Microseconds since the epoch.

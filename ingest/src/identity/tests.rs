@@ -1,6 +1,10 @@
 //! Cases of ownership, each from objects as the API gives them; and the law that a lookup is what a
 //! scan over all ownerships finds.
 
+mod stored;
+
+use std::net::IpAddr;
+
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -130,16 +134,16 @@ fn a_list_tells_what_vanished_and_since_when_that_is_uncertain() {
     let mut index = IdentityIndex::default();
     let gone = object::<Pod>(pod("gone", "10.1.0.5", "n1", 0));
     let kept = object::<Pod>(pod("kept", "10.1.0.6", "n1", 0));
-    index.replace(Kind::Pod, &[gone.clone(), kept.clone()], 0, at(100));
-    index.replace(Kind::Node, &[], 0, at(150));
-    index.replace(Kind::Pod, &[kept], at(100), at(200));
+    index.replace(Kind::Pod, &[gone.clone(), kept.clone()], at(100));
+    index.replace(Kind::Node, &[], at(150));
+    index.replace(Kind::Pod, &[kept], at(200));
     let seen = |seconds| index.lookup(ip("10.1.0.5"), 1, at(seconds), "");
     assert_eq!((&*seen(99).name, seen(99).uncertain), ("gone", false));
     assert_eq!((&*seen(100).name, seen(100).uncertain), ("gone", true));
     assert_eq!(&*seen(200).name, "");
     assert_eq!(index.name_at("10.1.0.6", 200), "kept");
     // A list that was cut short and is whole again: the pod was there all the time.
-    index.replace(Kind::Pod, &[gone], at(200), at(300));
+    index.replace(Kind::Pod, &[gone], at(300));
     assert_eq!(index.name_at("10.1.0.5", 250), "gone");
 }
 

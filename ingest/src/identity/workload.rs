@@ -16,7 +16,7 @@ const MAX_DEPTH: usize = 4;
 pub(super) type ServiceName = (Arc<str>, Arc<str>);
 
 /// A controller named in an object's `ownerReferences`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
     pub(super) kind: Arc<str>,
     pub(super) name: Arc<str>,
@@ -38,8 +38,40 @@ pub(super) struct WorkloadCache {
 }
 
 impl IdentityIndex {
+    /// The workload of a pod or a Service, if there is one; nodes have none.
+    pub(super) fn workload(&self, entity: &Entity) -> Option<Workload> {
+        match entity.kind {
+            Kind::Pod => Some(self.workload_of(entity)),
+            Kind::Service => self.workload_of_service(entity),
+            _ => None,
+        }
+    }
+
+    /// Notes whose owner is not known yet; and that it is known now, for those who waited. The watches
+    /// of pods and of ReplicaSets are not in step.
+    pub(super) fn note_owner(&mut self, uid: &Arc<str>, entity: &Entity) {
+        if matches!(entity.kind, Kind::ReplicaSet | Kind::Job) {
+            self.changed.extend(self.orphans.remove(uid).into_iter().flatten());
+        }
+        let owner = entity.owner.as_ref();
+        let listed = owner.filter(|owner| matches!(&*owner.kind, "ReplicaSet" | "Job"));
+        if let Some(owner) = listed.filter(|owner| !self.entities.contains_key(&owner.uid)) {
+            self.orphans.entry(Arc::clone(&owner.uid)).or_default().insert(Arc::clone(uid));
+        }
+    }
+
+    /// An object does not wait for its owner any more.
+    pub(super) fn drop_orphan(&mut self, uid: &Arc<str>, owner: &Arc<str>) {
+        if let Some(waiting) = self.orphans.get_mut(owner) {
+            waiting.remove(uid);
+            if waiting.is_empty() {
+                self.orphans.remove(owner);
+            }
+        }
+    }
+
     /// The top owner of a pod; a pod that nothing owns is its own workload.
-    pub(super) fn workload_of(&self, pod: &Entity) -> Workload {
+    fn workload_of(&self, pod: &Entity) -> Workload {
         let mut workload = Workload { kind: "Pod".into(), name: Arc::clone(&pod.name) };
         let mut owner = pod.owner.as_ref();
         for _ in 0..MAX_DEPTH {
@@ -52,7 +84,7 @@ impl IdentityIndex {
     }
 
     /// The workload behind a Service. One without endpoints keeps the last it had.
-    pub(super) fn workload_of_service(&self, service: &Entity) -> Option<Workload> {
+    fn workload_of_service(&self, service: &Entity) -> Option<Workload> {
         self.remember_workload(&(Arc::clone(&service.namespace), Arc::clone(&service.name)))
     }
 
@@ -66,6 +98,15 @@ impl IdentityIndex {
         let workload = self.single_workload(service).unwrap_or(last);
         cache.by_service.insert(service.clone(), (generation, workload.clone()));
         workload
+    }
+
+    /// The workload that an earlier run knew, until endpoints tell.
+    pub(super) fn restore_workload(&mut self, service: ServiceName, workload: Workload) {
+        let known = Some(workload).filter(|workload| !workload.name.is_empty());
+        let cache = self.service_workloads.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Of a generation that is over already: so it is the last, and is computed anew.
+        cache.generation += 1;
+        cache.by_service.insert(service, (cache.generation - 1, known));
     }
 
     /// Called when any object has changed.

@@ -89,5 +89,9 @@ async fn a_rollup_that_does_not_add_up_is_found() {
     )
     .await;
     assert_eq!(found.len(), 1, "{found:#?}");
-    assert!(found[0].contains("(12,12001,24000,60,60,12,0,0,12,96000,2160), flows has (12,12000,"), "{}", found[0]);
+    assert!(
+        found[0].contains("(12,12001,24000,60,60,12,0,0,12,96000,2160), flows has (12,12000,"),
+        "{}",
+        found[0]
+    );
 }

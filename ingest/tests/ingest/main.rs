@@ -4,12 +4,20 @@
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod common;
 mod engine;
 #[cfg(test)]
 mod kafka;
 #[cfg(test)]
+mod kubernetes;
+#[cfg(test)]
+mod names;
+#[cfg(test)]
 mod pipeline;
+#[cfg(test)]
+mod pods;
 #[cfg(test)]
 mod store;
 #[cfg(test)]
