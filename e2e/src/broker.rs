@@ -3,11 +3,14 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::flowtrail::Process;
 
@@ -83,15 +86,56 @@ impl Broker {
     /// # Errors
     /// If the broker refuses.
     pub fn create_topic(&self, name: &str, partitions: i32) -> Result<()> {
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            let made =
+                self.ask(async |admin| admin.create_topics([&topic], &AdminOptions::new()).await)?;
+            match made.into_iter().next() {
+                // One of the name is on its way out.
+                Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists)))
+                    if Instant::now() < deadline =>
+                {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                Some(Err((name, code))) => bail!("topic {name}: {code}"),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Deletes a topic with all that is in it.
+    ///
+    /// # Errors
+    /// If the broker refuses.
+    pub fn delete_topic(&self, name: &str) -> Result<()> {
+        let gone =
+            self.ask(async |admin| admin.delete_topics(&[name], &AdminOptions::new()).await)?;
+        gone.into_iter().try_for_each(|topic| {
+            topic.map(drop).map_err(|(name, code)| anyhow!("topic {name}: {code}"))
+        })
+    }
+
+    /// Deletes what a partition has before an offset, as retention does.
+    ///
+    /// # Errors
+    /// If the broker refuses.
+    pub fn delete_records(&self, topic: &str, partition: i32, before: i64) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(before))?;
+        let done =
+            self.ask(async |admin| admin.delete_records(&list, &AdminOptions::new()).await)?;
+        Ok(done.elements().iter().try_for_each(|element| element.error())?)
+    }
+
+    fn ask<T>(
+        &self,
+        question: impl AsyncFnOnce(&AdminClient<DefaultClientContext>) -> KafkaResult<T>,
+    ) -> Result<T> {
         let admin: AdminClient<_> =
             ClientConfig::new().set("bootstrap.servers", self.address.to_string()).create()?;
-        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let made = runtime.block_on(admin.create_topics([&topic], &AdminOptions::new()))?;
-        for topic in made {
-            topic.map_err(|(name, code)| anyhow!("topic {name}: {code}"))?;
-        }
-        Ok(())
+        Ok(runtime.block_on(question(&admin))?)
     }
 
     /// Where clients reach it.

@@ -33,6 +33,8 @@ pub enum Fault {
     KillBefore(u32),
     /// It is done, and the process is killed before the answer.
     KillAfter(u32),
+    /// A process is killed; what it asked for is done after a while all the same.
+    KillAndDoLater(u32, Duration),
     /// A process is stopped (SIGSTOP) before anything is done; once it runs again, the insert goes on.
     StopBefore(u32),
 }
@@ -80,7 +82,8 @@ impl Door {
 }
 
 async fn carry(State(behind): State<Arc<Behind>>, request: Request) -> Response {
-    let carried = async {
+    // Goes on when the client is gone, as a server does that has the whole statement.
+    let carried = tokio::spawn(async move {
         let (parts, body) = request.into_parts();
         // A body that breaks off is of a process that died: its insert never was.
         let body = to_bytes(body, MAX_BYTES).await?;
@@ -102,6 +105,10 @@ async fn carry(State(behind): State<Arc<Behind>>, request: Request) -> Response 
                 signal(process, Signal::SIGKILL)?;
                 return Err(anyhow!("the process is dead"));
             }
+            Fault::KillAndDoLater(process, pause) => {
+                signal(process, Signal::SIGKILL)?;
+                tokio::time::sleep(pause).await;
+            }
             Fault::StopBefore(process) => {
                 signal(process, Signal::SIGSTOP)?;
                 while is_stopped(process)? {
@@ -119,13 +126,13 @@ async fn carry(State(behind): State<Arc<Behind>>, request: Request) -> Response 
                 signal(process, Signal::SIGKILL)?;
                 Err(anyhow!("the process is dead"))
             }
-            _ => Ok(answer),
+            _ => Ok::<_, anyhow::Error>(answer),
         }
-    };
+    });
     match carried.await {
-        Ok(answer) => answer,
+        Ok(Ok(answer)) => answer,
         // What a broken connection is to the client: an answer without an end.
-        Err(_) => {
+        Ok(Err(_)) | Err(_) => {
             let broken = futures::stream::once(async { Err::<bytes::Bytes, _>("broken off") });
             Body::from_stream(broken).into_response()
         }

@@ -4,7 +4,6 @@
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use clickhouse::error::Error;
 use clickhouse::{Client, Row};
 use flowtrail_schema::row::EntityKind;
@@ -18,7 +17,7 @@ use crate::identity::Identity;
 use crate::naming::{ConnectionNames, End};
 use crate::native::{self, read_native};
 use crate::partition::DAY_S;
-use crate::writer::Written;
+use crate::writer::{MAX_BLOCK_ROWS, Written};
 
 /// How far back announcements are read again, seconds of record time: far beyond their lease of three
 /// intervals.
@@ -189,7 +188,7 @@ impl Journal {
             .await
     }
 
-    /// What is in `flows` of a chunk, within a span of interval starts (seconds since the epoch).
+    /// What is in `flows` of a chunk, by days since the epoch, within a span of interval starts (seconds since the epoch).
     pub(crate) async fn written(
         &self,
         topic_id: &str,
@@ -212,16 +211,21 @@ impl Journal {
             "SELECT toUInt64(intDiv(toUnixTimestamp(interval_start), {DAY_S})) AS day, \
              count() AS rows FROM flows WHERE {filter} GROUP BY day"
         );
-        let days: Vec<Day> = query(&days).fetch_all().await?;
-        let count = days.iter().map(|day| day.rows as usize).sum();
-        let bytes = if days.is_empty() {
-            Bytes::new()
-        } else {
-            let rows = format!("SELECT * FROM flows WHERE {filter}");
-            read_native(query(&rows)).await?
-        };
-        let days = days.into_iter().map(|day| day.day).collect();
-        Ok(Written { days, rows: native::Rows { count, bytes } })
+        // Sorted rows come as one block, as they were inserted: only so does the token tell them.
+        let rows = format!(
+            "SELECT * FROM flows WHERE {filter} AND intDiv(toUnixTimestamp(interval_start), {DAY_S}) = ? \
+             ORDER BY connection_id SETTINGS max_block_size = {MAX_BLOCK_ROWS}, max_threads = 1"
+        );
+        let mut written = Written::new();
+        for Day { day, rows: count } in query(&days).fetch_all::<Day>().await? {
+            let bytes = read_native(query(&rows).bind(day)).await?;
+            let rows = native::Rows { count: count as usize, bytes };
+            if !rows.is_one_block() {
+                return Err(Error::Custom("the rows of a chunk came in pieces".to_owned()));
+            }
+            written.insert(day, rows);
+        }
+        Ok(written)
     }
 
     /// Whether a query of this id runs. ClickHouse takes an id once at a time (its code 216), so asking

@@ -26,16 +26,16 @@ const PIECE_BYTES: usize = 1 << 20;
 pub(crate) struct Rows {
     /// How many.
     pub(crate) count: usize,
-    /// One block, or, read back from ClickHouse, any number of them.
+    /// One block.
     pub(crate) bytes: Bytes,
 }
 
 impl Rows {
-    /// These rows and others of the same table.
-    pub(crate) fn and(self, others: &Self) -> Self {
-        let count = self.count + others.count;
-        let bytes = [self.bytes, others.bytes.clone()].concat().into();
-        Self { count, bytes }
+    /// Whether they are one block, as what is inserted must be.
+    pub(crate) fn is_one_block(&self) -> bool {
+        let mut bytes = &self.bytes[..];
+        let _columns = take_varint(&mut bytes);
+        take_varint(&mut bytes) == Some(self.count)
     }
 
     /// Sends the rows by an insert begun with [`insert_native`]; `end` is the caller's.
@@ -290,6 +290,20 @@ fn put_varint(out: &mut Vec<u8>, mut value: usize) {
         value >>= 7;
     }
     out.push(value as u8);
+}
+
+/// The reverse of [`put_varint`]; `None` if there is none.
+fn take_varint(bytes: &mut &[u8]) -> Option<usize> {
+    let mut value = 0_usize;
+    for shift in (0..usize::BITS).step_by(7) {
+        let (first, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= usize::from(first & 0x7f) << shift;
+        if first & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {

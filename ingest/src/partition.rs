@@ -1,7 +1,7 @@
 //! What ingest knows of one partition: its past, as far as decisions need it, and the chunk in hand.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use crate::row::coverage_row;
 use crate::source::{Envelope, Pending, Topic};
 use crate::writer::{Rows, Written};
 
-/// `flows` is partitioned by day (UTC): of a chunk's rows, those of a day are written all or none.
+/// Seconds of a day (UTC), by which `flows` is partitioned.
 pub(crate) const DAY_S: u64 = 86_400;
 
 /// One partition's state.
@@ -163,34 +163,37 @@ impl Partition {
         index: &IdentityIndex,
         written: Option<Written>,
     ) -> Rows {
-        let (mut flows, mut coverage) = (FlowColumns::with_capacity(chunk.rows), Vec::new());
-        let mut counted = Named::default();
-        let mut delivery = chunk.delivery(&topic.name, &topic.id);
+        let written = written.unwrap_or_default();
+        let mut days: BTreeMap<u64, FlowColumns> = BTreeMap::new();
+        let (mut coverage, mut counted) = (Vec::new(), Named::default());
         for batch in &chunk.batches {
             for decided in &batch.records {
                 let day = decided.record.interval.start_s() / DAY_S;
-                if written.as_ref().is_some_and(|written| written.days.contains(&day)) {
+                if written.contains_key(&day) {
                     continue;
                 }
                 let (record, names) = self.named(&decided.record, batch, index);
                 counted.count(&record, &names);
-                flows.push(NamedRecord {
-                    record: &record,
-                    names: &names,
-                    primary: decided.primary,
-                    batch,
-                    topic_id: &topic.id,
-                    chunk: chunk.id,
-                });
+                // Most often all rows are of one day.
+                let room = if days.is_empty() { chunk.rows } else { 0 };
+                days.entry(day).or_insert_with(|| FlowColumns::with_capacity(room)).push(
+                    NamedRecord {
+                        record: &record,
+                        names: &names,
+                        primary: decided.primary,
+                        batch,
+                        topic_id: &topic.id,
+                        chunk: chunk.id,
+                    },
+                );
             }
             let reports = batch.coverage.iter();
             coverage.extend(reports.map(|report| coverage_row(report, batch, topic, chunk.id)));
         }
-        let mut flows = flows.finish();
-        if let Some(written) = written {
-            flows = written.rows.and(&flows);
-            delivery.records = flows.count as u64;
-        }
+        let mut flows = written;
+        flows.extend(days.into_iter().map(|(day, columns)| (day, columns.finish())));
+        let mut delivery = chunk.delivery(&topic.name, &topic.id);
+        delivery.records = flows.values().map(|rows| rows.count as u64).sum();
         Rows { flows, coverage, delivery, named: counted }
     }
 

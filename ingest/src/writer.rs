@@ -1,7 +1,7 @@
 //! A chunk into ClickHouse: flows, then coverage, then deliveries, each as one block under the chunk's
 //! token. Retried until it is done: ingest never drops, it lags.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use clickhouse::error::Error;
@@ -34,9 +34,9 @@ const END_TIMEOUT: Duration = Duration::from_secs(300);
 const FINISH_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Largest block that an insert is made of, in rows: above every chunk, so that each is one block.
-const MAX_BLOCK_ROWS: &str = "1048449";
+pub(crate) const MAX_BLOCK_ROWS: &str = "1048449";
 
-/// Settings of every insert: a chunk is one block, so that its token tells all of it; and a repeated
+/// Settings of every insert: what it holds is one block, so that its token tells all of it; and a repeated
 /// token is told by each view's table too, so that a view which failed is completed and no other grows.
 const SETTINGS: [(&str, &str); 9] = [
     ("async_insert", "0"),
@@ -56,20 +56,18 @@ const TABLES: [&str; 3] = ["flows", "coverage", "deliveries"];
 /// Everything that a chunk becomes.
 #[derive(Debug)]
 pub(crate) struct Rows {
-    pub(crate) flows: native::Rows,
+    /// By days since the epoch: tables are partitioned by day, so each day's block is one part, written
+    /// whole or not at all.
+    pub(crate) flows: BTreeMap<u64, native::Rows>,
     pub(crate) coverage: Vec<CoverageRow>,
     pub(crate) delivery: DeliveryRow,
     /// What the names came to.
     pub(crate) named: Named,
 }
 
-/// What another process has written of a chunk into `flows`, names as it knew them.
-#[derive(Debug, Default)]
-pub(crate) struct Written {
-    /// The days since the epoch that are there: all rows of each.
-    pub(crate) days: HashSet<u64>,
-    pub(crate) rows: native::Rows,
-}
+/// What another process has written of a chunk into `flows`, names as it knew them: all rows of the days
+/// (since the epoch) that are there.
+pub(crate) type Written = BTreeMap<u64, native::Rows>;
 
 /// The chunk was not inserted: shutdown came first. Nothing of it is committed.
 #[derive(Debug)]
@@ -114,7 +112,7 @@ impl Writer {
         self.metrics.insert_seconds.observe(attempts.begun.elapsed().as_secs_f64());
         attempts.succeeded();
         self.metrics.chunks.inc();
-        self.metrics.inserted("flows", rows.flows.count as u64);
+        self.metrics.inserted("flows", rows.delivery.records);
         self.metrics.inserted("coverage", rows.coverage.len() as u64);
         self.metrics.newest_interval.set(rows.delivery.max_interval_start.into());
         Ok(())
@@ -139,11 +137,11 @@ impl Writer {
         let DeliveryRow { partition, chunk_start, chunk_end, .. } = delivery;
         match &written {
             None => info!(partition, chunk_start, chunk_end, "chunk was in the tables already"),
-            Some(Written { rows, .. }) => info!(
+            Some(written) => info!(
                 partition,
                 chunk_start,
                 chunk_end,
-                rows_written = rows.count,
+                rows_written = written.values().map(|rows| rows.count).sum::<usize>(),
                 "doing a chunk again that was begun and not finished"
             ),
         }
@@ -178,7 +176,9 @@ impl Writer {
     async fn write_once(&self, rows: &Rows) -> Result<(), Failure> {
         let token = &rows.delivery.token;
         let [flows, coverage, deliveries] = TABLES;
-        self.insert_native(flows, &rows.flows, token).await?;
+        for (day, rows) in &rows.flows {
+            self.insert_native(flows, rows, token, *day).await?;
+        }
         self.insert(coverage, &rows.coverage, token).await?;
         self.insert(deliveries, std::slice::from_ref(&rows.delivery), token).await
     }
@@ -188,11 +188,9 @@ impl Writer {
         table: &'static str,
         rows: &native::Rows,
         token: &str,
+        day: u64,
     ) -> Result<(), Failure> {
-        if rows.count == 0 {
-            return Ok(());
-        }
-        let client = settings(token, table)
+        let client = settings(token, &format!("{token}/{day}"), table)
             .fold(self.client.clone(), |client, (name, value)| client.with_setting(name, value));
         let all = async {
             let mut insert =
@@ -216,7 +214,7 @@ impl Writer {
             let mut insert = begun
                 .unwrap_or(Err(Error::TimedOut))?
                 .with_timeouts(Some(SEND_TIMEOUT), Some(END_TIMEOUT));
-            for (name, value) in settings(token, table) {
+            for (name, value) in settings(token, token, table) {
                 insert = insert.with_setting(name, value);
             }
             for row in rows {
@@ -233,9 +231,10 @@ fn query_id(token: &str, table: &str) -> String {
     format!("flowtrail/{token}/{table}")
 }
 
-fn settings(token: &str, table: &str) -> impl Iterator<Item = (&'static str, String)> {
+/// Of an insert of a chunk's rows, or of its part under a token of its own.
+fn settings(chunk: &str, token: &str, table: &str) -> impl Iterator<Item = (&'static str, String)> {
     let own =
-        [("query_id", query_id(token, table)), ("insert_deduplication_token", token.to_owned())];
+        [("query_id", query_id(chunk, table)), ("insert_deduplication_token", token.to_owned())];
     own.into_iter().chain(SETTINGS.map(|(name, value)| (name, value.to_owned())))
 }
 
@@ -316,12 +315,8 @@ mod tests {
         let writer = Writer::new(&store, Readiness::default().part("ingest"), counted);
         let chunk = Chunk::begin(0, 0);
         let delivery = chunk.delivery("topic", "id");
-        let rows = Rows {
-            flows: native::Rows::default(),
-            coverage: vec![],
-            delivery,
-            named: Named::default(),
-        };
+        let rows =
+            Rows { flows: BTreeMap::new(), coverage: vec![], delivery, named: Named::default() };
 
         let shutdown = CancellationToken::new();
         let hour = Duration::from_secs(3_600);
