@@ -105,7 +105,7 @@ impl Engine {
             .query(
                 "WITH records >= ? AS full \
                  SELECT sum(records) AS records, \
-                 sumIf(records, full) - argMinIf(records, inserted_at, full) AS timed, \
+                 toUInt64(sumIf(records, full) - argMinIf(records, inserted_at, full)) AS timed, \
                  toUInt64(dateDiff('ms', minIf(inserted_at, full), maxIf(inserted_at, full))) AS elapsed_ms \
                  FROM deliveries",
             )
