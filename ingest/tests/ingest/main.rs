@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod common;
+#[cfg(test)]
 mod engine;
 #[cfg(test)]
 mod kafka;
