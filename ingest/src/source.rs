@@ -19,6 +19,7 @@ pub use kafka::KafkaSourceArgs;
 
 /// Where ingest is to read from.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Source {
     /// A topic, as a member of a consumer group.
     Kafka {
