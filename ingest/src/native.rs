@@ -266,8 +266,8 @@ impl Column for Words {
     fn encode(&self, out: &mut Vec<u8>) {
         // Numbers are written in the fewest bytes that hold them all: 1, 2 or 4.
         let width = match self.texts.len() {
-            ..=0x100 => 0,
-            ..=0x1_0000 => 1,
+            0..=0x100 => 0,
+            0x101..=0x1_0000 => 1,
             _ => 2,
         };
         out.put_u64_le(DICTIONARY_VERSION);

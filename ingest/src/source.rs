@@ -23,6 +23,7 @@ pub(crate) use kafka::{Mark, Pending};
 
 /// Where ingest is to read from.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Source {
     /// A topic, as a member of a consumer group.
     Kafka {

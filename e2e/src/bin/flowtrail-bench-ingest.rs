@@ -251,11 +251,12 @@ impl<'a> Measured<'a> {
             let limit = records as f64 / took.as_secs_f64();
             println!(
                 "  round {round}: the engine alone {:>9} rows/s; from Kafka {:>9} records/s ({:.0} %), \
-                 ingest's CPU {:.2} µs a record",
+                 ingest's CPU {:.2} µs a record, {} chunks",
                 grouped(limit as u64),
                 grouped(ran.records_per_s as u64),
                 100.0 * ran.records_per_s / limit,
                 ran.cpu_s * 1e6 / records as f64,
+                ran.chunks,
             );
             if round > 0 {
                 ratios.push(ran.records_per_s / limit);

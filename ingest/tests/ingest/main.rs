@@ -7,6 +7,7 @@ mod audit;
 mod cases;
 #[cfg(test)]
 mod common;
+#[cfg(test)]
 mod engine;
 #[cfg(test)]
 mod kafka;

@@ -19,8 +19,10 @@ macro_rules! read {
         let mut fields = Fields::of($message);
         while let Some(field) = fields.next()? {
             match field {
-                $(($number, Value::$kind($value)) => $take,)+
-                ($($number)|+, _) => return Err(Malformed::WireType.into()),
+                $(
+                    ($number, Value::$kind($value)) => $take,
+                    ($number, _) => return Err(Malformed::WireType.into()),
+                )+
                 _ => {}
             }
         }

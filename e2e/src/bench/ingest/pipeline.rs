@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clickhouse::Client;
-use flowtrail_ingest::Config;
 
 use super::store::{Delivered, Engine};
 use crate::bench::measure::Bench;
@@ -34,12 +33,14 @@ pub struct Run<'a> {
 /// What a run came to.
 #[derive(Clone, Debug)]
 pub struct Ran {
-    /// Records a second, from the first full chunk's being in the table to the last's.
+    /// Records a second, from the first chunk's being in the table to the last's.
     pub records_per_s: f64,
     /// Resident memory of ingest in bytes, with the share of the records that were there then.
     pub memory: Vec<(f64, u64)>,
     /// User and system time of ingest over all, seconds.
     pub cpu_s: f64,
+    /// Chunks that it took.
+    pub chunks: u64,
 }
 
 impl Run<'_> {
@@ -49,7 +50,6 @@ impl Run<'_> {
     /// If ingest fails, stalls or loses anything; or if asked to end meanwhile.
     pub fn run(&self, bench: &Bench, database: &str, client: &Client) -> Result<Ran> {
         let process = self.start(bench, database)?;
-        let full = Config::default().chunk_rows.get() as u64;
         let mut memory = Vec::new();
         let (mut before, mut moved) = (0, Instant::now());
         let delivered = loop {
@@ -57,7 +57,7 @@ impl Run<'_> {
             if bench.shutdown.is_cancelled() {
                 bail!("interrupted");
             }
-            let delivered = self.engine.delivered(client, full)?;
+            let delivered = self.engine.delivered(client)?;
             let share = delivered.records as f64 / self.records as f64;
             memory.push((share, resident(process.id())?));
             if delivered.records >= self.records {
@@ -73,7 +73,7 @@ impl Run<'_> {
         process.stop()?;
         let rows = self.engine.count(client, "flows")?;
         ensure!(rows == self.records, "{rows} rows of {} records", self.records);
-        Ok(Ran { records_per_s: rate(delivered), memory, cpu_s })
+        Ok(Ran { records_per_s: rate(delivered), memory, cpu_s, chunks: delivered.chunks })
     }
 
     fn start(&self, bench: &Bench, database: &str) -> Result<Process> {

@@ -23,11 +23,12 @@ pub struct Engine {
 pub struct Delivered {
     /// Records in the tables.
     pub records: u64,
-    /// Of these, those in full chunks after the first, which sets the clock going.
+    /// Of these, those after the first chunk, which sets the clock going.
     pub timed: u64,
-    /// Milliseconds from the first full chunk's being there to the last's. (The others waited, being
-    /// the topic's end.)
+    /// Milliseconds from the first chunk's being there to the last's.
     pub elapsed_ms: u64,
+    /// Chunks.
+    pub chunks: u64,
 }
 
 impl Engine {
@@ -46,11 +47,12 @@ impl Engine {
         self.store.url()
     }
 
-    /// A database with empty tables.
+    /// A database with empty tables, also where a run before this one left its own.
     ///
     /// # Errors
     /// If the engine refuses.
     pub fn create(&self, name: &str) -> Result<Client> {
+        self.drop_database(name)?;
         let args = ClickHouseArgs {
             clickhouse_database: name.to_owned(),
             ..ClickHouseArgs::at(self.url())
@@ -83,7 +85,7 @@ impl Engine {
     /// If the engine refuses.
     pub fn drop_database(&self, name: &str) -> Result<()> {
         let client = Client::default().with_url(self.url());
-        let dropped = client.query("DROP DATABASE ? SYNC").bind(Identifier(name));
+        let dropped = client.query("DROP DATABASE IF EXISTS ? SYNC").bind(Identifier(name));
         Ok(self.runtime.block_on(dropped.execute())?)
     }
 
@@ -96,20 +98,17 @@ impl Engine {
         Ok(self.runtime.block_on(query.fetch_one())?)
     }
 
-    /// What has been delivered so far, a chunk being full with so many rows.
+    /// What has been delivered so far.
     ///
     /// # Errors
     /// If the engine refuses.
-    pub fn delivered(&self, client: &Client, full: u64) -> Result<Delivered> {
-        let query = client
-            .query(
-                "WITH records >= ? AS full \
-                 SELECT sum(records) AS records, \
-                 sumIf(records, full) - argMinIf(records, inserted_at, full) AS timed, \
-                 toUInt64(dateDiff('ms', minIf(inserted_at, full), maxIf(inserted_at, full))) AS elapsed_ms \
-                 FROM deliveries",
-            )
-            .bind(full);
+    pub fn delivered(&self, client: &Client) -> Result<Delivered> {
+        let query = client.query(
+            "SELECT sum(d.records) AS records, \
+             toUInt64(sum(d.records) - argMin(d.records, d.inserted_at)) AS timed, \
+             toUInt64(dateDiff('ms', min(d.inserted_at), max(d.inserted_at))) AS elapsed_ms, \
+             count() AS chunks FROM deliveries AS d",
+        );
         Ok(self.runtime.block_on(query.fetch_one())?)
     }
 
