@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use cityhash_rs::cityhash_102_128;
 use flowtrail_schema::batch::MAX_SPAN_S;
 use flowtrail_schema::interval::Interval;
 use flowtrail_schema::row::DeliveryRow;
@@ -94,7 +95,7 @@ impl Chunk {
             messages: 0,
             lost: 0,
             span_s: None,
-            hash: FNV_OFFSET,
+            hash: 0,
             begun_as: None,
         }
     }
@@ -112,7 +113,7 @@ impl Chunk {
         self.messages += 1;
         self.end = envelope.offset + 1;
         self.bytes += envelope.payload.len() as u64;
-        self.hash = fnv1a(self.hash, &envelope.payload);
+        self.hash = hashed(self.hash, &envelope.payload);
     }
 
     /// Kafka has nothing before an offset that would belong here.
@@ -210,10 +211,12 @@ fn widened(a: Option<(u64, u64)>, b: Option<(u64, u64)>) -> Option<(u64, u64)> {
     }
 }
 
-const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
+/// Any odd number would do.
+const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// FNV-1a, 64 bits: the same in every build, as a token must be.
-fn fnv1a(seed: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME))
+/// A hash of messages in their order: the same in every build, as a token must be (CityHash 1.0.2, the
+/// one of ClickHouse's own checksums).
+fn hashed(before: u64, message: &[u8]) -> u64 {
+    let hash = cityhash_102_128(message);
+    before.wrapping_mul(MULTIPLIER) ^ (hash as u64) ^ (hash >> 64) as u64
 }

@@ -38,13 +38,14 @@ mod source;
 pub mod watch;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use flowtrail_service::admin::ReadinessPart;
 use flowtrail_service::metrics::Metrics;
 use flowtrail_service::store::{ClickHouseArgs, StoreError};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 
@@ -142,7 +143,7 @@ impl Ingest {
         };
         ready.set(true);
         let pipeline = Pipeline {
-            writer: Writer::new(&self.store, ready, self.metrics.clone()),
+            writer: Arc::new(Writer::new(&self.store, ready, self.metrics.clone())),
             config: self.config,
             names: self.names,
             metrics: self.metrics,
@@ -150,6 +151,9 @@ impl Ingest {
             dead_letters,
             stop,
             partitions: BTreeMap::new(),
+            writes: JoinSet::new(),
+            writing: HashSet::new(),
+            epochs: 0,
             summary: Summary::default(),
         };
         let summary = pipeline.run().await;

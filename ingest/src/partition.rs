@@ -30,6 +30,8 @@ pub(crate) const DAY_S: u64 = 86_400;
 /// One partition's state.
 pub(crate) struct Partition {
     number: u32,
+    /// Tells this time that the partition is this process's from others.
+    epoch: u64,
     dedup: Dedup,
     announced: Announcements,
     connections: Connections,
@@ -40,8 +42,7 @@ pub(crate) struct Partition {
     /// The chunk at `next_offset` that an earlier process began: the same messages must be in it again.
     pending: Option<Pending>,
     chunk: Option<Chunk>,
-    /// Chunks that are cut and wait to be written: written before another message is read, so two
-    /// at most.
+    /// Chunks that are cut and wait to be written: no message is read meanwhile, so two at most.
     cut: VecDeque<Chunk>,
 }
 
@@ -49,12 +50,14 @@ impl Partition {
     /// A partition as it was left.
     pub(crate) fn restored(
         number: u32,
+        epoch: u64,
         position: Position,
         past: Past,
         metrics: &IngestMetrics,
     ) -> Self {
         let mut partition = Self {
             number,
+            epoch,
             dedup: Dedup::new(metrics.overflow("batch_numbers")),
             announced: Announcements::new(metrics.overflow("announcements")),
             connections: Connections::new(MAX_CONNECTIONS, metrics.overflow("connections")),
@@ -69,6 +72,11 @@ impl Partition {
             partition.connections.restore(observation);
         }
         partition
+    }
+
+    /// Which of the times that a partition was taken over this is.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// Whether a message was dealt with before this process began, and is read for what it announces.
@@ -161,9 +169,8 @@ impl Partition {
         chunk: &Chunk,
         topic: &Topic,
         index: &IdentityIndex,
-        written: Option<Written>,
+        written: Written,
     ) -> Rows {
-        let written = written.unwrap_or_default();
         let mut days: BTreeMap<u64, FlowColumns> = BTreeMap::new();
         let (mut coverage, mut counted) = (Vec::new(), Named::default());
         for batch in &chunk.batches {
@@ -245,6 +252,11 @@ impl Partition {
             chunk.begun_as = self.pending.take();
             self.cut.push_back(chunk);
         }
+    }
+
+    /// Whether a chunk waits to be written.
+    pub(crate) fn has_cut(&self) -> bool {
+        !self.cut.is_empty()
     }
 
     /// The next chunk to write.

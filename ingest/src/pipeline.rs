@@ -1,33 +1,39 @@
 //! The way of a message: envelope → batch → decided records → chunk → named rows → tables → commit.
 //!
-//! Each stage's outcome is counted. What is in hand is bounded by a chunk per partition, and nothing is
-//! read while a chunk is being written.
+//! Each stage's outcome is counted. What is in hand is bounded by a chunk per partition and two on their
+//! way, and nothing is read while one more waits to be on its way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::admission::{Plausible, admit};
-use crate::chunk::{Chunk, Decided};
+use crate::chunk::{Chunk, ChunkId, Decided};
 use crate::config::Config;
 use crate::dead_letters::DeadLetters;
 use crate::error::IngestError;
-use crate::metrics::IngestMetrics;
+use crate::metrics::{IngestMetrics, Named};
 use crate::names::Names;
 use crate::partition::Partition;
 use crate::position::position;
-use crate::source::{Envelope, Event, Feed, Lost};
-use crate::writer::{Abandoned, Writer};
+use crate::source::{Commits, Envelope, Event, Feed, Lost};
+use crate::writer::{Abandoned, Rows, Writer, Written};
 
 /// Pause after the first failure to take partitions over; it doubles with each further one.
 const TAKE_OVER_RETRY: Duration = Duration::from_millis(200);
 
 /// Longest such pause: how long after Kafka and ClickHouse are back ingest may still wait.
 const LONGEST_TAKE_OVER_RETRY: Duration = Duration::from_secs(10);
+
+/// Chunks that are written at once, each of another partition: one is packed and sorted while the other
+/// is stored. With more, memory for their rows grows and ClickHouse has more parts to merge.
+const MAX_WRITES: usize = 2;
 
 /// How long a chunk waits for its dead letters to be acknowledged.
 const LETTERS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -62,11 +68,17 @@ pub(crate) struct Pipeline {
     pub(crate) feed: Feed,
     pub(crate) dead_letters: DeadLetters,
     pub(crate) names: Names,
-    pub(crate) writer: Writer,
+    pub(crate) writer: Arc<Writer>,
     pub(crate) metrics: IngestMetrics,
     /// When to stop reading and to give up what cannot be inserted: never for a source that must drain.
     pub(crate) stop: CancellationToken,
     pub(crate) partitions: BTreeMap<u32, Partition>,
+    /// Chunks on their way, [`MAX_WRITES`] at most.
+    pub(crate) writes: JoinSet<Ended>,
+    /// Where they are from.
+    pub(crate) writing: HashSet<Place>,
+    /// Times that partitions were taken over.
+    pub(crate) epochs: u64,
     pub(crate) summary: Summary,
 }
 
@@ -79,18 +91,31 @@ impl Pipeline {
                 "shutting down with messages not inserted: they stay in kafka for the next start"
             );
         }
+        // They hold the consumer.
+        self.writes.shutdown().await;
         self.feed.close().await;
         finished.map(|_| self.summary)
     }
 
     async fn read_and_write(&mut self) -> Result<Result<(), Abandoned>, IngestError> {
         loop {
+            if self.begin_writes().await.is_err() {
+                return Ok(Err(Abandoned));
+            }
+            // What is cut is on its way before more is read: that bounds memory.
+            let reading = !self.partitions.values().any(Partition::has_cut);
             let due = self.partitions.values().filter_map(|p| p.due(self.config.chunk_time)).min();
             let event = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
-                () = at(due) => None,
-                event = self.feed.next() => Some(event?),
+                Some(ended) = self.writes.join_next(), if !self.writes.is_empty() => {
+                    if self.write_ended(ended).is_err() {
+                        return Ok(Err(Abandoned));
+                    }
+                    continue;
+                }
+                () = at(due), if reading => None,
+                event = self.feed.next(), if reading => Some(event?),
             };
             match event {
                 Some(Event::Message(envelope)) => self.read(envelope),
@@ -102,12 +127,20 @@ impl Pipeline {
             }
             let (rows, time) = (self.config.chunk_rows.get(), self.config.chunk_time);
             self.partitions.values_mut().for_each(|partition| partition.cut_if(rows, time));
-            if self.write_cut().await.is_err() {
-                return Ok(Err(Abandoned));
-            }
         }
         self.partitions.values_mut().for_each(Partition::cut_last);
-        Ok(self.write_cut().await)
+        Ok(self.write_all().await)
+    }
+
+    /// Writes all that is cut.
+    async fn write_all(&mut self) -> Result<(), Abandoned> {
+        loop {
+            self.begin_writes().await?;
+            match self.writes.join_next().await {
+                Some(ended) => self.write_ended(ended)?,
+                None => return Ok(()),
+            }
+        }
     }
 
     /// Envelope → batch, once → records, decided → chunk.
@@ -152,36 +185,66 @@ impl Pipeline {
         }
     }
 
-    /// Chunks → begun → named rows → tables → finished.
-    async fn write_cut(&mut self) -> Result<(), Abandoned> {
-        let mut lost = Vec::new();
+    /// Chunks → named rows → on their way: one of each partition at a time, as the next one begins where
+    /// it ends.
+    async fn begin_writes(&mut self) -> Result<(), Abandoned> {
+        let topic = self.feed.topic();
         for (number, partition) in &mut self.partitions {
-            while let Some(chunk) = partition.next_cut() {
-                let (start, pending) = (chunk.id.start, chunk.pending());
-                if let Err(Lost) = self.feed.begin(*number, start, pending, &self.stop).await {
-                    lost.push(*number);
-                    break;
-                }
-                let topic = self.feed.topic();
-                let mut written = None;
-                if chunk.begun_as.is_some() {
-                    let delivery = chunk.delivery(&topic.name, &topic.id);
-                    let as_begun = chunk.is_as_begun();
-                    written = self.writer.written(&delivery, as_begun, &self.stop).await?;
-                }
-                if written.is_some() || chunk.begun_as.is_none() {
-                    self.names.settle(ends(&chunk), SETTLE_TIMEOUT).await;
-                    let rows = partition.rows(&chunk, topic, &self.names.read(), written);
-                    self.dead_letters.flush(LETTERS_TIMEOUT).await;
-                    self.writer.write(&rows, &self.stop).await?;
-                    self.metrics.named(&rows.named);
-                }
-                self.feed.finish(*number, chunk.end).await;
-                count(&mut self.summary, &self.metrics, &chunk);
+            let place = (*number, partition.epoch());
+            if self.writes.len() >= MAX_WRITES {
+                break;
             }
+            if self.writing.contains(&place) {
+                continue;
+            }
+            let Some(chunk) = partition.next_cut() else { continue };
+            let mut found = Some(Written::new());
+            if chunk.begun_as.is_some() {
+                let delivery = chunk.delivery(&topic.name, &topic.id);
+                found = self.writer.written(&delivery, chunk.is_as_begun(), &self.stop).await?;
+            }
+            let rows = match found {
+                Some(found) => {
+                    self.names.settle(ends(&chunk), SETTLE_TIMEOUT).await;
+                    Some(partition.rows(&chunk, topic, &self.names.read(), found))
+                }
+                // All of it is there.
+                None => None,
+            };
+            self.dead_letters.flush(LETTERS_TIMEOUT).await;
+            self.writing.insert(place);
+            let (writer, commits) = (Arc::clone(&self.writer), self.feed.commits());
+            let stop = self.stop.clone();
+            self.writes.spawn(async move {
+                let outcome = write(&writer, &commits, &chunk, rows.as_ref(), &stop).await;
+                Ended { place, chunk, named: rows.map(|rows| rows.named), outcome }
+            });
         }
-        self.hand_over(&lost);
         Ok(())
+    }
+
+    /// Counts a chunk that is in the tables, or gives up a partition that is another's.
+    fn write_ended(&mut self, ended: Result<Ended, JoinError>) -> Result<(), Abandoned> {
+        let Ended { place, chunk, named, outcome } = match ended {
+            Ok(ended) => ended,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        self.writing.remove(&place);
+        match outcome {
+            Ok(()) => {
+                named.iter().for_each(|named| self.metrics.named(named));
+                count(&mut self.summary, &self.metrics, &chunk);
+                Ok(())
+            }
+            Err(Unwritten::Lost) => {
+                let (number, epoch) = place;
+                if self.partitions.get(&number).is_some_and(|there| there.epoch() == epoch) {
+                    self.hand_over(&[number]);
+                }
+                Ok(())
+            }
+            Err(Unwritten::Abandoned) => Err(Abandoned),
+        }
     }
 
     /// Takes partitions over as they were left: state from the tables, then messages.
@@ -236,7 +299,9 @@ impl Pipeline {
                 connections = past.connections.len(),
                 "partition taken over"
             );
-            let partition = Partition::restored(number, position, past, &self.metrics);
+            self.epochs += 1;
+            let epoch = self.epochs;
+            let partition = Partition::restored(number, epoch, position, past, &self.metrics);
             restored.push((partition, (number, from)));
         }
         Ok(restored)
@@ -250,6 +315,44 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// A write that has ended.
+pub(crate) struct Ended {
+    place: Place,
+    chunk: Chunk,
+    named: Option<Named>,
+    outcome: Result<(), Unwritten>,
+}
+
+/// A partition's number, and which of the times that it was taken over.
+type Place = (u32, u64);
+
+/// Why a chunk is not in the tables.
+enum Unwritten {
+    /// Its partition is another's.
+    Lost,
+    /// Shutdown came first.
+    Abandoned,
+}
+
+/// Begun → tables → finished. Without rows it is in the tables already.
+async fn write(
+    writer: &Writer,
+    commits: &Commits,
+    chunk: &Chunk,
+    rows: Option<&Rows>,
+    stop: &CancellationToken,
+) -> Result<(), Unwritten> {
+    let ChunkId { partition, start } = chunk.id;
+    if let Err(Lost) = commits.begin(partition, start, chunk.pending(), stop).await {
+        return Err(Unwritten::Lost);
+    }
+    if let Some(rows) = rows {
+        writer.write(rows, stop).await.map_err(|Abandoned| Unwritten::Abandoned)?;
+    }
+    commits.finish(partition, chunk.end).await;
+    Ok(())
 }
 
 /// Sleeps until an instant, or for ever.

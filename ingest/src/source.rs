@@ -17,8 +17,8 @@ use crate::dead_letters::DeadLetters;
 use crate::error::IngestError;
 use crate::metrics::IngestMetrics;
 use channel::ChannelFeed;
-use kafka::KafkaFeed;
 pub use kafka::KafkaSourceArgs;
+use kafka::{KafkaCommits, KafkaFeed};
 pub(crate) use kafka::{Mark, Pending};
 
 /// Where ingest is to read from.
@@ -88,6 +88,37 @@ pub(crate) struct Topic {
     /// Tells it from another log of the same name.
     pub(crate) id: Arc<str>,
     pub(crate) partitions: u32,
+}
+
+/// The group's offsets, as far as the chunks of a partition are concerned.
+pub(crate) enum Commits {
+    Kafka(KafkaCommits),
+    /// Nobody else could read the messages, nor deliver them again.
+    None,
+}
+
+impl Commits {
+    /// A chunk of a partition is about to be inserted: from now on whoever reads the partition knows
+    /// which one. If not, nothing of it may be inserted.
+    pub(crate) async fn begin(
+        &self,
+        partition: u32,
+        start: u64,
+        pending: Pending,
+        stop: &CancellationToken,
+    ) -> Result<(), Lost> {
+        match self {
+            Self::Kafka(commits) => commits.begin(partition, start, pending, stop).await,
+            Self::None => Ok(()),
+        }
+    }
+
+    /// Everything of a partition before `offset` is in the tables.
+    pub(crate) async fn finish(&self, partition: u32, offset: u64) {
+        if let Self::Kafka(commits) = self {
+            commits.finish(partition, offset).await;
+        }
+    }
 }
 
 /// An open source.
@@ -162,31 +193,11 @@ impl Feed {
         }
     }
 
-    /// A chunk of a partition is about to be inserted: from now on whoever reads the partition knows
-    /// which one. If not, nothing of it may be inserted.
-    pub(crate) async fn begin(
-        &self,
-        partition: u32,
-        start: u64,
-        pending: Pending,
-        stop: &CancellationToken,
-    ) -> Result<(), Lost> {
+    /// What chunks are begun and finished with.
+    pub(crate) fn commits(&self) -> Commits {
         match self {
-            Self::Kafka(feed) => {
-                let mark = Mark { topic_id: feed.topic().id.to_string(), pending: Some(pending) };
-                feed.begin(partition, start, &mark, stop).await
-            }
-            // Nobody else could read it.
-            Self::Channel(_) => Ok(()),
-        }
-    }
-
-    /// Everything of a partition before `offset` is in the tables.
-    pub(crate) async fn finish(&self, partition: u32, offset: u64) {
-        match self {
-            Self::Kafka(feed) => feed.finish(partition, offset).await,
-            // Nobody could deliver it again.
-            Self::Channel(_) => {}
+            Self::Kafka(feed) => Commits::Kafka(feed.commits()),
+            Self::Channel(_) => Commits::None,
         }
     }
 

@@ -4,11 +4,12 @@
 
 mod error;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::Args;
 use clickhouse::error::Error;
-use clickhouse::{Client, Row};
+use clickhouse::{Client, Compression, Row};
 use flowtrail_schema::sql::{DATABASE, MIGRATIONS, SCHEMA_MIGRATIONS, VERSION};
 use hyper_util::rt::TokioExecutor;
 use serde::{Deserialize, Serialize};
@@ -110,6 +111,10 @@ impl ClickHouseArgs {
 
     fn client_without_database(&self) -> Client {
         let mut client = self.unconfigured_client().with_url(&self.clickhouse_url);
+        if self.is_on_this_machine() {
+            // Packing and unpacking would cost both sides more than the bytes do.
+            client = client.with_compression(Compression::None);
+        }
         if let Some(user) = &self.clickhouse_user {
             client = client.with_user(user);
         }
@@ -117,6 +122,14 @@ impl ClickHouseArgs {
             client = client.with_password(password.expose());
         }
         client
+    }
+
+    fn is_on_this_machine(&self) -> bool {
+        let after_scheme = self.clickhouse_url.split_once("://").map_or("", |(_, rest)| rest);
+        let authority = after_scheme.split(['/', '?']).next().unwrap_or_default();
+        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 
     fn unconfigured_client(&self) -> Client {
