@@ -155,6 +155,15 @@ impl<'a> Bench<'a> {
         last.collect::<Vec<_>>().join("\n--\n")
     }
 
+    /// How often all processes said something.
+    fn said(&self, words: &str) -> usize {
+        let logs = (1..=self.started).map(|number| {
+            let log = self.directory.join(format!("ingest-{number}.log"));
+            std::fs::read_to_string(log).unwrap_or_default().matches(words).count()
+        });
+        logs.sum()
+    }
+
     /// Every record is there once, every connection is counted once, and what is summed is so.
     fn judge(&self, published: Published) {
         let Published { batches, records, connections, sent_bytes, reports } = published;
@@ -288,6 +297,10 @@ fn fifty_deaths_lose_nothing_and_double_nothing(mut bench: Bench<'_>) {
     let ingest = bench.ingest();
     bench.wait_for_delivery(published);
     ingest.stop().unwrap();
+    let again = bench.said("doing a chunk again that was begun and not finished");
+    let there = bench.said("chunk was in the tables already");
+    println!("{again} chunks were done again, {there} were there and not committed");
+    assert!(again >= 10 && there >= 3, "deaths hit nothing");
     bench.judge(published);
 }
 

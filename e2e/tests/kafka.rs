@@ -88,6 +88,11 @@ fn two_agents_one_truth() {
 
     let metrics = get(&format!("http://{admin}/metrics")).unwrap();
     assert!(metrics.contains("flowtrail_"), "{metrics}");
+    // How long after its end an interval's rows can be seen, reports alone aside. Said, not asserted.
+    let latency = "SELECT count(), quantile(0.5)(s), max(s) FROM (SELECT dateDiff('millisecond', \
+                   toDateTime64(max_interval_start, 3, 'UTC') + INTERVAL 10 SECOND, inserted_at) / 1000 AS s \
+                   FROM flowtrail.deliveries WHERE records > 0)";
+    println!("chunks, seconds to rows (median, longest): {}", store.ask(latency).unwrap());
     drop(scenario);
     for agent in agents.drain(..) {
         agent.stop().unwrap();
