@@ -97,7 +97,8 @@ impl Encode {
             sender.try_send(message)?;
         }
         drop(sender);
-        let topic_id = "bench".to_owned();
+        // Another log each time: what is delivered is not read again.
+        let topic_id = format!("bench-{}", std::process::id());
         let source = Source::Channel { receiver, topic_id, partitions: PARTITIONS };
         let ingest = Ingest::new(config, source, store, &Metrics::new())?;
         let ready = Readiness::default().part("ingest");
