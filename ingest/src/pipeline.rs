@@ -250,6 +250,13 @@ impl Pipeline {
     /// Takes partitions over as they were left: state from the tables, then messages.
     async fn take_over(&mut self, partitions: &[u32]) -> Result<(), IngestError> {
         self.partitions.retain(|number, _| !partitions.contains(number));
+        // What this process itself has on the way of them is not another's.
+        while self.writing.iter().any(|(number, _)| partitions.contains(number)) {
+            let Some(ended) = self.writes.join_next().await else { break };
+            if self.write_ended(ended).is_err() {
+                return Ok(());
+            }
+        }
         let mut pause = TAKE_OVER_RETRY;
         loop {
             let problem = match self.restored(partitions).await {

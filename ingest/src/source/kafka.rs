@@ -240,7 +240,8 @@ impl KafkaFeed {
             }
             Notice::TopicChanged => {
                 let partitions: Vec<u32> = std::mem::take(&mut self.reading).into_iter().collect();
-                let list = self.list(partitions.iter().map(|partition| (*partition, None)));
+                let list =
+                    list(&self.topic.name, partitions.iter().map(|partition| (*partition, None)));
                 if let Err(error) = self.consumer.incremental_unassign(&list) {
                     warn!(%error, "cannot stop reading");
                 }
@@ -255,9 +256,12 @@ impl KafkaFeed {
         partitions: &[u32],
     ) -> Result<BTreeMap<u32, Offered>, String> {
         let (consumer, name) = (Arc::clone(&self.consumer), self.topic.name.clone());
-        let list = self.list(partitions.iter().map(|partition| (*partition, None)));
+        let partitions = partitions.to_vec();
         let asked = blocking(move || {
             let topic = describe(&consumer, name)?;
+            // One that is made anew may have fewer.
+            let there = partitions.into_iter().filter(|partition| *partition < topic.partitions);
+            let list = list(&topic.name, there.map(|partition| (partition, None)));
             let offered = offered(&consumer, &topic.name, list).map_err(|error| error.to_string());
             Ok::<_, String>((topic, offered?))
         });
@@ -268,7 +272,10 @@ impl KafkaFeed {
 
     /// Reads on from offsets: answers an assignment.
     pub(super) fn read_from(&mut self, offsets: &[(u32, u64)]) -> KafkaResult<()> {
-        let list = self.list(offsets.iter().map(|(partition, offset)| (*partition, Some(*offset))));
+        let list = list(
+            &self.topic.name,
+            offsets.iter().map(|(partition, offset)| (*partition, Some(*offset))),
+        );
         self.consumer.incremental_assign(&list)?;
         self.unanswered
             .retain(|partition| !offsets.iter().any(|(answered, _)| answered == partition));
@@ -296,7 +303,8 @@ impl KafkaFeed {
         if !self.unanswered.is_empty() {
             // librdkafka leaves the group only once it has its answer.
             let unanswered = std::mem::take(&mut self.unanswered);
-            let list = self.list(unanswered.into_iter().map(|partition| (partition, None)));
+            let list =
+                list(&self.topic.name, unanswered.into_iter().map(|partition| (partition, None)));
             if let Err(error) = self.consumer.incremental_assign(&list) {
                 warn!(%error, "cannot answer an assignment");
             }
@@ -305,19 +313,6 @@ impl KafkaFeed {
         lag.close().await;
         // The last handle leaves the group, which waits for the broker.
         blocking(move || drop(consumer)).await;
-    }
-
-    fn list(&self, partitions: impl Iterator<Item = (u32, Option<u64>)>) -> TopicPartitionList {
-        let mut list = TopicPartitionList::new();
-        for (partition, offset) in partitions {
-            let partition = i32::try_from(partition).unwrap_or(i32::MAX);
-            let mut element = list.add_partition(&self.topic.name, partition);
-            if let Some(offset) = offset {
-                // An offset has a number, so this cannot fail.
-                let _ = element.set_offset(at(offset));
-            }
-        }
-        list
     }
 }
 
@@ -482,6 +477,20 @@ fn is_about_offsets(error: &KafkaError) -> bool {
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange
         )
     )
+}
+
+/// Partitions of a topic, each with its offset if it has one.
+fn list(topic: &str, partitions: impl Iterator<Item = (u32, Option<u64>)>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in partitions {
+        let partition = i32::try_from(partition).unwrap_or(i32::MAX);
+        let mut element = list.add_partition(topic, partition);
+        if let Some(offset) = offset {
+            // An offset has a number, so this cannot fail.
+            let _ = element.set_offset(at(offset));
+        }
+    }
+    list
 }
 
 fn numbers(list: &TopicPartitionList) -> Vec<u32> {
