@@ -311,7 +311,7 @@ impl RestoredRow {
             id_kind,
             agent: self.agent.into(),
             node: self.node.into(),
-            interface: Arc::new(Interface { name: self.interface.into(), kind }),
+            interface: Arc::new(Interface { name: self.interface, kind }),
             reporter: Reporter::from_number(self.reporter.into())?,
             client: endpoint(self.client_ip, self.client_port),
             server,

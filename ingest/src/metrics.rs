@@ -244,7 +244,7 @@ impl Named {
             let network = identity.kind == EntityKind::External && !identity.name.is_empty();
             let number =
                 if network { 0 } else { usize::from(identity.kind.number().unsigned_abs()) };
-            self.ends.iter_mut().nth(number).into_iter().for_each(|ends| *ends += 1);
+            self.ends.get_mut(number).into_iter().for_each(|ends| *ends += 1);
         }
         let as_seen = (names.client.real, names.server.real) == (record.client, record.server);
         self.joined += u64::from(!as_seen);

@@ -92,7 +92,7 @@ pub(crate) struct Topic {
 
 /// The group's offsets, as far as the chunks of a partition are concerned.
 pub(crate) enum Commits {
-    Kafka(KafkaCommits),
+    Kafka(Box<KafkaCommits>),
     /// Nobody else could read the messages, nor deliver them again.
     None,
 }
@@ -196,7 +196,7 @@ impl Feed {
     /// What chunks are begun and finished with.
     pub(crate) fn commits(&self) -> Commits {
         match self {
-            Self::Kafka(feed) => Commits::Kafka(feed.commits()),
+            Self::Kafka(feed) => Commits::Kafka(Box::new(feed.commits())),
             Self::Channel(_) => Commits::None,
         }
     }
