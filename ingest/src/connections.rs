@@ -290,6 +290,9 @@ impl Connection {
 impl Point {
     /// Whether this is an interface of an agent.
     pub(crate) fn is(&self, interface: &Interface, agent: &str) -> bool {
-        *self.agent == *agent && self.interface.name == interface.name
+        let same_agent = std::ptr::eq(&*self.agent, agent) || *self.agent == *agent;
+        let same_interface =
+            || std::ptr::eq(&*self.interface, interface) || self.interface.name == interface.name;
+        same_agent && same_interface()
     }
 }

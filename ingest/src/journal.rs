@@ -123,12 +123,12 @@ impl Journal {
             .await?;
         let newest = chunks.iter().map(|chunk| chunk.max_interval_start).max().unwrap_or(0);
         let since = |seconds: u32| {
-            let mut recent =
-                chunks.iter().filter(move |chunk| chunk.max_interval_start + seconds >= newest);
-            Some((recent.clone().map(|chunk| chunk.chunk_start).min()?, recent.next()?))
+            let recent =
+                |chunk: &&Delivered| chunk.max_interval_start.saturating_add(seconds) >= newest;
+            chunks.iter().filter(recent).map(|chunk| chunk.chunk_start).min()
         };
-        let Some((recall_from, _)) = since(RECALL_S) else { return Ok(Past::default()) };
-        let range = |seconds| since(seconds).map_or(before, |(start, _)| start)..before;
+        let Some(recall_from) = since(RECALL_S) else { return Ok(Past::default()) };
+        let range = |seconds| since(seconds).unwrap_or(before)..before;
         Ok(Past {
             recall_from: Some(recall_from),
             connections: self

@@ -21,6 +21,7 @@ mod dead_letters;
 mod dedup;
 mod error;
 pub mod identity;
+mod interner;
 mod journal;
 mod metrics;
 pub mod names;

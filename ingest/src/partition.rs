@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flowtrail_schema::topic::coverage_partition;
-use flowtrail_schema::{Detail, FlowBatch, FlowRecord};
+use flowtrail_schema::{Detail, FlowBatch, FlowRecord, Interface};
 
 use tracing::warn;
 
@@ -15,6 +15,7 @@ use crate::columns::{FlowColumns, NamedRecord};
 use crate::connections::{Connections, MAX_CONNECTIONS};
 use crate::dedup::Dedup;
 use crate::identity::IdentityIndex;
+use crate::interner::Interner;
 use crate::journal::Past;
 use crate::metrics::{IngestMetrics, Named};
 use crate::naming::{ConnectionNames, directed, named};
@@ -35,6 +36,7 @@ pub(crate) struct Partition {
     dedup: Dedup,
     announced: Announcements,
     connections: Connections,
+    interner: Interner,
     /// What comes before is read once more, for the announcements in it.
     recalled_until: u64,
     /// First offset that no chunk has taken yet.
@@ -61,6 +63,7 @@ impl Partition {
             dedup: Dedup::new(metrics.overflow("batch_numbers")),
             announced: Announcements::new(metrics.overflow("announcements")),
             connections: Connections::new(MAX_CONNECTIONS, metrics.overflow("connections")),
+            interner: Interner::default(),
             recalled_until: position.next,
             next_offset: position.next,
             pending: position.pending,
@@ -130,10 +133,19 @@ impl Partition {
 
     /// Decides which records are of their connections' primary observations.
     pub(crate) fn decide(&mut self, batch: FlowBatch, topic: &Topic, partition: u32) -> Accepted {
-        let Self { announced, connections, .. } = self;
+        let Self { announced, connections, interner, .. } = self;
         announced.renew(&batch);
         let FlowBatch { agent, node, records, coverage, announced_addresses, .. } = batch;
-        let mut decide = |record: FlowRecord| {
+        let (agent, node) = (interner.text(agent), interner.text(node));
+        let mut last: Option<(Arc<Interface>, Arc<Interface>)> = None;
+        let mut decide = |mut record: FlowRecord| {
+            // A batch's records of one interface come with one copy of it.
+            let copy = match &last {
+                Some((own, copy)) if Arc::ptr_eq(own, &record.interface) => Arc::clone(copy),
+                _ => interner.interface(Arc::clone(&record.interface)),
+            };
+            let own = std::mem::replace(&mut record.interface, Arc::clone(&copy));
+            last = Some((own, copy));
             let primary = if record.detail == Detail::Flow {
                 let connection = connections.observe(&record, &agent, &node);
                 is_primary(&record, &agent, connection, announced)

@@ -1,11 +1,13 @@
 //! The Kafka source: one member of a consumer group. What the group assigns is read from where the
 //! pipeline says; a chunk is begun and finished by commits under the group's generation.
 
+mod commits;
 mod mark;
+mod topic;
 mod topic_id;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,20 +17,22 @@ use flowtrail_service::kafka::{KafkaArgs, what_to_check};
 use flowtrail_service::telemetry::Seldom;
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, StreamConsumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message as _;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
 use super::lag::Lag;
-use super::{Envelope, Event, Lost, Offered, Topic};
+use super::{Envelope, Event, Offered, Topic};
 use crate::error::IngestError;
 use crate::metrics::IngestMetrics;
+pub(crate) use commits::KafkaCommits;
 pub(crate) use mark::{Mark, Pending};
+use topic::{describe, list, numbers, offered, watch_topic};
 
 /// How ingest consumes the topic.
 #[derive(Args, Clone, Debug)]
@@ -49,17 +53,8 @@ pub struct KafkaSourceArgs {
     pub dead_letter_topic: String,
 }
 
-/// How long Kafka is waited for before that is said and tried again.
-const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Pause between attempts when Kafka does not answer, or answers that there is no such topic.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// Pause between attempts to begin a chunk: what makes them fail is most often a rebalance, soon over.
-const COMMIT_RETRY: Duration = Duration::from_millis(200);
-
-/// How often it is looked whether the topic is still the same and has as many partitions.
-const TOPIC_CHECK: Duration = Duration::from_secs(30);
 
 /// Messages fetched ahead, at most, in KiB over all partitions; librdkafka then stops to fetch.
 const MAX_FETCHED_AHEAD_KIB: &str = "32768";
@@ -316,66 +311,6 @@ impl KafkaFeed {
     }
 }
 
-/// Commits of one topic. Held only while a chunk is on its way: the last handle leaves the group.
-pub(crate) struct KafkaCommits {
-    consumer: Arc<StreamConsumer<Rebalances>>,
-    topic: Topic,
-    metrics: IngestMetrics,
-}
-
-impl KafkaCommits {
-    /// Says where a chunk begins and what it is, waiting for the broker; tries until the group has
-    /// taken it or has given the partition to another.
-    pub(super) async fn begin(
-        &self,
-        partition: u32,
-        start: u64,
-        pending: Pending,
-        stop: &CancellationToken,
-    ) -> Result<(), Lost> {
-        let mark = Mark { topic_id: self.topic.id.to_string(), pending: Some(pending) };
-        let failure_log = Seldom::default();
-        loop {
-            // librdkafka may be on its way back into the group: what it commits then is of no generation.
-            if self.consumer.assignment_lost() {
-                return Err(Lost);
-            }
-            let Err(error) = self.commit(partition, start, &mark).await else { return Ok(()) };
-            self.metrics.commit_failures.inc();
-            if failure_log.is_due() {
-                warn!(partition, start, %error, "chunk not begun, its offset was not committed; trying again");
-            }
-            if stop.run_until_cancelled(tokio::time::sleep(COMMIT_RETRY)).await.is_none() {
-                return Err(Lost);
-            }
-        }
-    }
-
-    /// Commits that everything before `offset` is in the tables, waiting for the broker. If that fails
-    /// the next commit covers it; should there be none, `deliveries` tells.
-    pub(super) async fn finish(&self, partition: u32, offset: u64) {
-        let mark = Mark { topic_id: self.topic.id.to_string(), pending: None };
-        if let Err(error) = self.commit(partition, offset, &mark).await {
-            self.metrics.commit_failures.inc();
-            warn!(partition, offset, %error, "offset not committed, the next commit covers it");
-        }
-    }
-
-    async fn commit(&self, partition: u32, offset: u64, mark: &Mark) -> KafkaResult<()> {
-        let consumer = Arc::clone(&self.consumer);
-        let (name, metadata) = (self.topic.name.clone(), mark.to_string());
-        blocking(move || {
-            let mut list = TopicPartitionList::with_capacity(1);
-            let partition = i32::try_from(partition).unwrap_or(i32::MAX);
-            let mut element = list.add_partition(&name, partition);
-            element.set_offset(at(offset))?;
-            element.set_metadata(metadata);
-            consumer.commit(&list, CommitMode::Sync)
-        })
-        .await
-    }
-}
-
 fn configuration(kafka: &KafkaArgs, args: &KafkaSourceArgs) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
@@ -395,80 +330,6 @@ fn configuration(kafka: &KafkaArgs, args: &KafkaSourceArgs) -> ClientConfig {
     config
 }
 
-/// Says when the topic is no longer the one it was, or has more partitions.
-async fn watch_topic(
-    consumer: Weak<StreamConsumer<Rebalances>>,
-    mut known: Topic,
-    notices: mpsc::UnboundedSender<Notice>,
-) {
-    loop {
-        tokio::time::sleep(TOPIC_CHECK).await;
-        let (weak, name) = (Weak::clone(&consumer), known.name.clone());
-        let described = blocking(move || weak.upgrade().map(|consumer| describe(&consumer, name)));
-        match described.await {
-            Some(Ok(topic)) if topic != known => {
-                warn!(was = ?known, is = ?topic, "the topic has changed");
-                known = topic;
-                let _ = notices.send(Notice::TopicChanged);
-            }
-            // Without an answer nothing is known to have changed.
-            Some(_) => {}
-            None => return,
-        }
-    }
-}
-
-/// The topic with its id and number of partitions. A broker that knows no ids has the cluster's with
-/// the name. Blocks.
-fn describe(consumer: &StreamConsumer<Rebalances>, name: String) -> Result<Topic, String> {
-    let metadata = consumer
-        .fetch_metadata(Some(&name), METADATA_TIMEOUT)
-        .map_err(|error| error.to_string())?;
-    let topic = metadata.topics().iter().find(|topic| topic.name() == name);
-    let partitions = topic.map_or(0, |topic| topic.partitions().len());
-    if partitions == 0 {
-        let error = topic.and_then(|topic| topic.error()).map(RDKafkaErrorCode::from);
-        return Err(error.map_or_else(|| "no such topic".to_owned(), |code| code.to_string()));
-    }
-    let partitions = partitions.try_into().unwrap_or(u32::MAX);
-    let id = match topic_id::topic_id(consumer.client(), &name, METADATA_TIMEOUT) {
-        Some(id) => id,
-        None => {
-            let cluster = consumer.client().fetch_cluster_id(METADATA_TIMEOUT);
-            format!("{}/{name}", cluster.ok_or("no answer from the controller")?)
-        }
-    };
-    Ok(Topic { id: id.into(), name, partitions })
-}
-
-/// Blocks.
-fn offered(
-    consumer: &StreamConsumer<Rebalances>,
-    name: &str,
-    list: TopicPartitionList,
-) -> KafkaResult<BTreeMap<u32, Offered>> {
-    let committed = consumer.committed_offsets(list, METADATA_TIMEOUT)?;
-    let mut offered = BTreeMap::new();
-    for element in committed.elements() {
-        element.error()?;
-        let (low, high) = consumer.fetch_watermarks(name, element.partition(), METADATA_TIMEOUT)?;
-        let committed = match element.offset() {
-            Offset::Offset(offset) => u64::try_from(offset).ok(),
-            _ => None,
-        };
-        let number = |offset: i64| u64::try_from(offset).unwrap_or(0);
-        offered.insert(
-            element.partition().try_into().unwrap_or(0),
-            Offered {
-                committed: committed.map(|offset| (offset, element.metadata().parse().ok())),
-                low: number(low),
-                high: number(high),
-            },
-        );
-    }
-    Ok(offered)
-}
-
 /// Whether Kafka does not have what was to be read next.
 fn is_about_offsets(error: &KafkaError) -> bool {
     matches!(
@@ -477,28 +338,6 @@ fn is_about_offsets(error: &KafkaError) -> bool {
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange
         )
     )
-}
-
-/// Partitions of a topic, each with its offset if it has one.
-fn list(topic: &str, partitions: impl Iterator<Item = (u32, Option<u64>)>) -> TopicPartitionList {
-    let mut list = TopicPartitionList::new();
-    for (partition, offset) in partitions {
-        let partition = i32::try_from(partition).unwrap_or(i32::MAX);
-        let mut element = list.add_partition(topic, partition);
-        if let Some(offset) = offset {
-            // An offset has a number, so this cannot fail.
-            let _ = element.set_offset(at(offset));
-        }
-    }
-    list
-}
-
-fn numbers(list: &TopicPartitionList) -> Vec<u32> {
-    list.elements().iter().filter_map(|element| element.partition().try_into().ok()).collect()
-}
-
-fn at(offset: u64) -> Offset {
-    Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX))
 }
 
 /// Runs what waits for a broker on a thread that may wait.
