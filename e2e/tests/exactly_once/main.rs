@@ -147,11 +147,12 @@ fn a_chunk_over_midnight_is_done_again_with_the_names_it_had(mut bench: Bench<'_
     let published = bench.publish(&mut agents, 20);
     let ingest = bench.ingest();
     let process = ingest.id();
-    bench.door.plan(
-        move |table| {
-            if table == "flows" { Fault::KillAfter(process) } else { Fault::None }
-        },
-    );
+    let mut first = true;
+    // Another partition's insert is under way beside it.
+    bench.door.plan(move |table| match table {
+        "flows" if std::mem::take(&mut first) => Fault::KillAfter(process),
+        _ => Fault::Refuse,
+    });
     let mut ingest = ingest;
     ingest.wait(LONG).unwrap();
     // Each day of a chunk is an insert of its own.
