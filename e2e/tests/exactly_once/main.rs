@@ -135,9 +135,8 @@ fn fifty_deaths_lose_nothing_and_double_nothing(mut bench: Bench<'_>) {
     bench.wait_for_delivery(published);
     ingest.stop().unwrap();
     let again = bench.said("doing a chunk again that was begun and not finished");
-    let there = bench.said("chunk was in the tables already");
-    println!("{again} chunks were done again, {there} were there and not committed");
-    assert!(again >= 10 && there >= 3, "deaths hit nothing");
+    println!("{again} chunks were begun by one process and done again by another");
+    assert!(again >= 10, "deaths hit nothing");
     bench.judge(published);
 }
 
