@@ -40,22 +40,16 @@ impl Dedup {
     /// Whether the batch comes for the first time; from then on it does not.
     pub(crate) fn first_time(&mut self, batch: &FlowBatch) -> bool {
         let sender = (Arc::clone(&batch.agent), batch.agent_start_us, batch.partition);
-        let (ranges, forgotten) = self.ranges(sender);
-        let new = insert(ranges, batch.sequence, batch.sequence);
-        if ranges.len() > MAX_GAPS {
-            ranges.pop_first();
-            forgotten.inc();
-        }
-        new
+        self.add(sender, batch.sequence, batch.sequence)
     }
 
     /// Takes in what was seen before this process began.
     pub(crate) fn restore(&mut self, partition: u32, numbers: &Numbers) {
         let sender = (numbers.agent.as_str().into(), numbers.agent_start_us, partition);
-        insert(self.ranges(sender).0, numbers.first, numbers.last);
+        self.add(sender, numbers.first, numbers.last);
     }
 
-    fn ranges(&mut self, sender: Sender) -> (&mut Ranges, &Counter) {
+    fn add(&mut self, sender: Sender, first: u64, last: u64) -> bool {
         if !self.senders.contains_key(&sender) {
             if self.senders.len() >= MAX_AGENTS
                 && let Some(first) = self.order.pop_front()
@@ -65,7 +59,13 @@ impl Dedup {
             }
             self.order.push_back(sender.clone());
         }
-        (self.senders.entry(sender).or_default(), &self.forgotten)
+        let ranges = self.senders.entry(sender).or_default();
+        let new = insert(ranges, first, last);
+        if ranges.len() > MAX_GAPS {
+            ranges.pop_first();
+            self.forgotten.inc();
+        }
+        new
     }
 }
 
@@ -140,6 +140,13 @@ mod tests {
             dedup.first_time(&batch("b", 0, sequence * 2));
         }
         assert_eq!(dedup.senders[&("b".into(), 0, 0)].len(), MAX_GAPS);
+        for first in (0..1_000).step_by(2) {
+            dedup.restore(
+                0,
+                &Numbers { agent: "c".to_owned(), agent_start_us: 0, first, last: first },
+            );
+        }
+        assert_eq!(dedup.senders[&("c".into(), 0, 0)].len(), MAX_GAPS);
     }
 
     proptest! {

@@ -241,7 +241,7 @@ impl Journal {
 }
 
 /// Whether ClickHouse refused a query because one of its id runs.
-pub(crate) fn is_running_already(error: &Error) -> bool {
+fn is_running_already(error: &Error) -> bool {
     matches!(error, Error::BadResponse(text) if text.contains("QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING"))
 }
 

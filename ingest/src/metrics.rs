@@ -244,7 +244,9 @@ impl Named {
             let network = identity.kind == EntityKind::External && !identity.name.is_empty();
             let number =
                 if network { 0 } else { usize::from(identity.kind.number().unsigned_abs()) };
-            self.ends.get_mut(number).into_iter().for_each(|ends| *ends += 1);
+            if let Some(ends) = self.ends.get_mut(number) {
+                *ends += 1;
+            }
         }
         let as_seen = (names.client.real, names.server.real) == (record.client, record.server);
         self.joined += u64::from(!as_seen);

@@ -132,7 +132,7 @@ impl Partition {
     }
 
     /// Decides which records are of their connections' primary observations.
-    pub(crate) fn decide(&mut self, batch: FlowBatch, topic: &Topic, partition: u32) -> Accepted {
+    pub(crate) fn decide(&mut self, batch: FlowBatch, topic: &Topic) -> Accepted {
         let Self { announced, connections, interner, .. } = self;
         announced.renew(&batch);
         let FlowBatch { agent, node, records, coverage, announced_addresses, .. } = batch;
@@ -155,7 +155,7 @@ impl Partition {
             Decided { record, primary }
         };
         let records = records.into_iter().map(&mut decide).collect();
-        let writes_coverage = coverage_partition(&agent, topic.partitions) == partition;
+        let writes_coverage = coverage_partition(&agent, topic.partitions) == self.number;
         Accepted {
             records,
             agent_start_us: batch.agent_start_us,

@@ -178,7 +178,7 @@ impl Pipeline {
                     self.dead_letters.send(&envelope, &rejects);
                 }
                 reject(rejects, chunk, &self.metrics);
-                let accepted = partition.decide(batch, topic, envelope.partition);
+                let accepted = partition.decide(batch, topic);
                 partition.accept(accepted);
                 self.metrics.message("accepted");
             }

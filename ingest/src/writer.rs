@@ -1,5 +1,5 @@
-//! A chunk into ClickHouse: flows, then coverage, then deliveries, each as one block under the chunk's
-//! token. Retried until it is done: ingest never drops, it lags.
+//! A chunk into ClickHouse: flows, a block for each day, then coverage, then deliveries, each block under a
+//! token of the chunk. Retried until it is done: ingest never drops, it lags.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -38,6 +38,7 @@ pub(crate) const MAX_BLOCK_ROWS: &str = "1048449";
 
 /// Settings of every insert: what it holds is one block, so that its token tells all of it; and a repeated
 /// token is told by each view's table too, so that a view which failed is completed and no other grows.
+/// The time limit is below [`END_TIMEOUT`]: an attempt that was given up does not go on for long.
 const SETTINGS: [(&str, &str); 9] = [
     ("async_insert", "0"),
     ("insert_deduplicate", "1"),

@@ -272,8 +272,8 @@ impl KafkaFeed {
             offsets.iter().map(|(partition, offset)| (*partition, Some(*offset))),
         );
         self.consumer.incremental_assign(&list)?;
-        self.unanswered
-            .retain(|partition| !offsets.iter().any(|(answered, _)| answered == partition));
+        // One answer is to all that was assigned, also of partitions that are there no more.
+        self.unanswered.clear();
         self.reading.extend(offsets.iter().map(|(partition, _)| partition));
         Ok(())
     }
