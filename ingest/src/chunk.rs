@@ -12,6 +12,8 @@ use flowtrail_schema::row::DeliveryRow;
 use flowtrail_schema::{Coverage, FlowBatch, FlowRecord};
 
 use crate::admission::intervals;
+use crate::connections::ConnectionKey;
+use crate::points::Point;
 use crate::row::{micros, seconds};
 use crate::source::{Envelope, Pending};
 
@@ -52,7 +54,9 @@ pub(crate) struct Chunk {
     messages: u64,
     /// Offsets that Kafka left out, being past its retention.
     pub(crate) lost: u64,
-    /// Earliest and latest interval's start, seconds since the epoch.
+    /// Earliest and latest interval's start of its records, seconds since the epoch.
+    records_s: Option<(u64, u64)>,
+    /// The same of all that is in it.
     span_s: Option<(u64, u64)>,
     hash: u64,
     /// What it was when another process began it: something of it may be in the tables.
@@ -66,17 +70,30 @@ pub(crate) struct Accepted {
     pub(crate) node: Arc<str>,
     pub(crate) agent_start_us: u64,
     pub(crate) sequence: u64,
-    pub(crate) records: Vec<Decided>,
+    pub(crate) records: Vec<FlowRecord>,
+    /// One for each record.
+    pub(crate) decided: Vec<Decided>,
     /// The agent's reports, if this partition is the one that writes them.
     pub(crate) coverage: Vec<Coverage>,
     pub(crate) announced_addresses: Vec<IpAddr>,
 }
 
-/// A record, and whether its observation is the one that counts.
+/// What was decided about a record.
 #[derive(Debug)]
 pub(crate) struct Decided {
-    pub(crate) record: FlowRecord,
+    /// Where it was observed.
+    pub(crate) point: Arc<Point>,
+    /// Its connection; a summary is of many.
+    pub(crate) connection: Option<ConnectionKey>,
+    /// Its observation is the one that counts.
     pub(crate) primary: bool,
+}
+
+impl Accepted {
+    /// The records and what was decided about them.
+    pub(crate) fn decided(&self) -> impl Iterator<Item = (&FlowRecord, &Decided)> {
+        self.records.iter().zip(&self.decided)
+    }
 }
 
 impl Chunk {
@@ -94,6 +111,7 @@ impl Chunk {
             duplicates: 0,
             messages: 0,
             lost: 0,
+            records_s: None,
             span_s: None,
             hash: 0,
             begun_as: None,
@@ -102,7 +120,7 @@ impl Chunk {
 
     /// Whether a batch may join: its days are near those of the others.
     pub(crate) fn takes(&self, batch: Option<&FlowBatch>) -> bool {
-        let span = batch.and_then(span_s).and_then(|span| widened(self.span_s, Some(span)));
+        let span = batch.and_then(|batch| widened(self.span_s, span_s(intervals(batch))?.into()));
         span.is_none_or(|(earliest, latest)| latest - earliest <= MAX_SPAN_S)
             && self.messages < MAX_MESSAGES
     }
@@ -129,11 +147,10 @@ impl Chunk {
 
     /// Takes in what was accepted of a message.
     pub(crate) fn accept(&mut self, batch: Accepted) {
-        let records = batch.records.iter().map(|decided| decided.record.interval);
-        let intervals = records.chain(batch.coverage.iter().map(|report| report.interval));
-        for start in intervals.map(|interval| interval.start_s()) {
-            self.span_s = widened(self.span_s, Some((start, start)));
-        }
+        let records_s = span_s(batch.records.iter().map(|record| record.interval));
+        let reports_s = span_s(batch.coverage.iter().map(|report| report.interval));
+        self.records_s = widened(self.records_s, records_s);
+        self.span_s = widened(self.span_s, widened(records_s, reports_s));
         self.rows += batch.records.len();
         self.addresses += batch.coverage.len() * batch.announced_addresses.len();
         self.batches.push(batch);
@@ -163,10 +180,7 @@ impl Chunk {
 
     /// The chunk's row of `deliveries`.
     pub(crate) fn delivery(&self, topic: &str, topic_id: &str) -> DeliveryRow {
-        let intervals = || {
-            let records = self.batches.iter().flat_map(|batch| &batch.records);
-            records.map(|decided| seconds(decided.record.interval.start_s()))
-        };
+        let (earliest, latest) = self.records_s.unwrap_or_default();
         let each = |batch: fn(&Accepted) -> u64| self.batches.iter().map(batch).collect();
         DeliveryRow {
             topic: topic.to_owned(),
@@ -175,8 +189,8 @@ impl Chunk {
             chunk_start: self.id.start,
             chunk_end: self.end,
             token: self.token(topic_id),
-            min_interval_start: intervals().min().unwrap_or(0),
-            max_interval_start: intervals().max().unwrap_or(0),
+            min_interval_start: seconds(earliest),
+            max_interval_start: seconds(latest),
             records: self.rows as u64,
             coverage_reports: self.batches.iter().map(|batch| batch.coverage.len() as u64).sum(),
             batch_agents: self.batches.iter().map(|batch| batch.agent.to_string()).collect(),
@@ -199,9 +213,10 @@ impl Chunk {
     }
 }
 
-fn span_s(batch: &FlowBatch) -> Option<(u64, u64)> {
-    let starts = || intervals(batch).map(Interval::start_s);
-    Some((starts().min()?, starts().max()?))
+/// Earliest and latest start of intervals, seconds since the epoch.
+fn span_s(intervals: impl Iterator<Item = Interval>) -> Option<(u64, u64)> {
+    let starts = intervals.map(Interval::start_s).map(|start| (start, start));
+    starts.reduce(|(earliest, latest), (start, _)| (earliest.min(start), latest.max(start)))
 }
 
 fn widened(a: Option<(u64, u64)>, b: Option<(u64, u64)>) -> Option<(u64, u64)> {

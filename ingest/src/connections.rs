@@ -1,16 +1,20 @@
 //! The connections of one partition, each with what is known of it from all its observations: which one
 //! is primary, where it was seen, and its names. A pure function of the partition's log, names apart.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use flowtrail_schema::connection_id::client_isn;
-use flowtrail_schema::{Endpoint, FlowRecord, IdKind, Interface, Reporter};
+use flowtrail_schema::{Endpoint, FlowRecord, IdKind, Reporter};
 use foldhash::fast::RandomState;
 use prometheus_client::metrics::counter::Counter;
+use slotmap::{SlotMap, new_key_type};
+use smallvec::SmallVec;
 
 use crate::naming::ConnectionNames;
-use sighting::{Sighting, ends};
+use crate::points::Point;
+use sighting::{Sighting, same_ends};
 
 pub(crate) use sighting::Restored;
 
@@ -33,16 +37,23 @@ const MAX_POINTS: usize = 12;
 /// every minute, and an agent may miss one.
 const OVERLAP_US: u64 = 180_000_000;
 
+new_key_type! {
+    /// A connection for as long as it is remembered: no other ever has the same.
+    pub(crate) struct ConnectionKey;
+}
+
 /// What is known of one connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
+    /// The one before it of those that are alike.
+    older: Option<ConnectionKey>,
     server_isn: u32,
     first_seen_us: u64,
     last_seen_us: u64,
     /// The primary observation, once decided.
-    pub(crate) primary: Option<Point>,
-    /// Where it was seen.
-    pub(crate) observations: Vec<Observation>,
+    pub(crate) primary: Option<Arc<Point>>,
+    /// Where it was seen: most often on both sides.
+    pub(crate) observations: SmallVec<[Observation; 2]>,
     /// Where its direction was inferred: the end that turned out to be the server.
     pub(crate) inferred_server: Option<Endpoint>,
     /// Its names, once resolved.
@@ -51,18 +62,10 @@ pub(crate) struct Connection {
     pub(crate) settled_with: Option<usize>,
 }
 
-/// An observation point: one interface of one agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Point {
-    pub(crate) agent: Arc<str>,
-    pub(crate) interface: Arc<Interface>,
-}
-
 /// A connection as one observation point shows it.
 #[derive(Clone, Debug)]
 pub(crate) struct Observation {
-    pub(crate) point: Point,
-    pub(crate) node: Arc<str>,
+    pub(crate) point: Arc<Point>,
     pub(crate) reporter: Reporter,
     pub(crate) client: Endpoint,
     pub(crate) server: Endpoint,
@@ -72,10 +75,11 @@ pub(crate) struct Observation {
 #[derive(Debug)]
 pub(crate) struct Connections {
     /// Its order decides nothing; its hash is seeded anew each time, against those who choose keys.
-    groups: HashMap<Key, Group, RandomState>,
-    /// Keys in about the order they were last touched: a key whose group was touched since goes
-    /// to the back when its turn comes.
-    order: VecDeque<(Key, u64)>,
+    groups: HashMap<Shared, Group, RandomState>,
+    connections: SlotMap<ConnectionKey, Connection>,
+    /// Groups in about the order they were last touched: one that was touched since goes to the back
+    /// when its turn comes.
+    order: VecDeque<(Shared, u64)>,
     touches: u64,
     cap: usize,
     overflowed: Counter,
@@ -83,31 +87,38 @@ pub(crate) struct Connections {
 
 /// What all observations of a connection share, complete id or not yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Key {
+enum Shared {
     ClientIsn(u32),
     TupleHash(u64),
 }
 
-#[derive(Debug, Default)]
+/// Connections that are alike in it.
+#[derive(Clone, Copy, Debug)]
 struct Group {
-    connections: Vec<Connection>,
+    newest: ConnectionKey,
     touched: u64,
 }
 
 impl Connections {
     /// A table of at most `cap` groups; what it must forget is counted in `overflowed`.
     pub(crate) fn new(cap: usize, overflowed: Counter) -> Self {
-        Self { groups: HashMap::default(), order: VecDeque::new(), touches: 0, cap, overflowed }
+        Self {
+            groups: HashMap::default(),
+            connections: SlotMap::with_key(),
+            order: VecDeque::new(),
+            touches: 0,
+            cap,
+            overflowed,
+        }
     }
 
     /// The connection that a record belongs to, with this observation noted.
     pub(crate) fn observe(
         &mut self,
         record: &FlowRecord,
-        agent: &Arc<str>,
-        node: &Arc<str>,
-    ) -> &mut Connection {
-        self.note(&Sighting::of(record, agent), node)
+        point: &Arc<Point>,
+    ) -> (ConnectionKey, &mut Connection) {
+        self.note(&Sighting::of(record, point))
     }
 
     /// Takes in what the table's rows of one observation tell.
@@ -117,78 +128,119 @@ impl Connections {
     /// together (the earliest and the latest time, primary if one is, the latest names), in the order
     /// of their latest times, unless several connections of one client number were open at once.
     pub(crate) fn restore(&mut self, observation: Restored) {
-        let connection = self.note(&Sighting::of_restored(&observation), &observation.node);
-        let Restored { agent, interface, primary, names, inferred_server, .. } = observation;
+        let (_, connection) = self.note(&Sighting::of_restored(&observation));
+        let Restored { point, primary, names, inferred_server, .. } = observation;
         if primary && connection.primary.is_none() {
-            connection.primary = Some(Point { agent, interface });
+            connection.primary = Some(point);
         }
         connection.inferred_server = connection.inferred_server.or(inferred_server);
         if let Some(names) = names {
             connection.names = Some(match &connection.names {
-                Some(known) => Arc::new(known.improved(ConnectionNames::clone(&names))),
+                Some(known) => Arc::new(known.improved(&names)),
                 None => names,
             });
         }
     }
 
-    /// The connection of a record that was observed before, if it is still remembered.
-    pub(crate) fn find(
-        &mut self,
-        record: &FlowRecord,
-        agent: &Arc<str>,
-    ) -> Option<&mut Connection> {
-        let sighting = Sighting::of(record, agent);
-        let group = self.groups.get_mut(&Key::of(&sighting))?;
-        let index = group.find(&sighting)?;
-        group.connections.get_mut(index)
+    /// A connection that was observed before, if it is still remembered.
+    pub(crate) fn get(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
+        self.connections.get_mut(key)
     }
 
-    fn note(&mut self, sighting: &Sighting<'_>, node: &Arc<str>) -> &mut Connection {
-        let key = Key::of(sighting);
+    fn note(&mut self, sighting: &Sighting<'_>) -> (ConnectionKey, &mut Connection) {
         self.touches += 1;
-        if !self.groups.contains_key(&key) {
-            self.order.push_back((key, self.touches));
-            while self.groups.len() >= self.cap {
-                self.forget_oldest();
+        let shared = Shared::by(sighting);
+        let found = match self.groups.get_mut(&shared) {
+            Some(group) => {
+                group.touched = self.touches;
+                let newest = group.newest;
+                self.find(newest, sighting).ok_or(Some(newest))
+            }
+            None => Err(None),
+        };
+        let key = found.unwrap_or_else(|older| self.add(shared, older, sighting));
+        let connection = &mut self.connections[key];
+        connection.note(sighting, &self.overflowed);
+        (key, connection)
+    }
+
+    /// Those that are alike, the newest first.
+    fn alike(&self, newest: ConnectionKey) -> impl Iterator<Item = (ConnectionKey, &Connection)> {
+        let at = |key| self.connections.get(key).map(|connection| (key, connection));
+        std::iter::successors(at(newest), move |(_, connection)| connection.older.and_then(at))
+    }
+
+    /// Of those that are alike, the one that something seen is of. A partial id (server's half 0) goes
+    /// with a complete one unless the same interface shows both with different ends.
+    fn find(&self, newest: ConnectionKey, sighting: &Sighting<'_>) -> Option<ConnectionKey> {
+        let isn = sighting.server_isn();
+        let fits = |connection: &Connection| connection.overlaps(sighting);
+        let exact = |connection: &Connection| connection.server_isn == isn;
+        let half = |connection: &Connection| isn == 0 || connection.server_isn == 0;
+        let found = self.alike(newest).find(|(_, connection)| {
+            fits(connection) && exact(connection) && (isn != 0 || !connection.differs(sighting))
+        });
+        let found = found.or_else(|| {
+            self.alike(newest).find(|(_, connection)| {
+                sighting.id_kind != IdKind::TupleHash
+                    && fits(connection)
+                    && half(connection)
+                    && !connection.differs(sighting)
+            })
+        });
+        found.map(|(key, _)| key)
+    }
+
+    /// A new connection, beside those that are alike.
+    fn add(
+        &mut self,
+        shared: Shared,
+        older: Option<ConnectionKey>,
+        sighting: &Sighting<'_>,
+    ) -> ConnectionKey {
+        match older {
+            Some(newest) => self.make_room_beside(newest),
+            None => {
+                self.order.push_back((shared, self.touches));
+                while self.groups.len() >= self.cap {
+                    self.forget_oldest();
+                }
             }
         }
-        let group = self.groups.entry(key).or_default();
-        group.touched = self.touches;
-        let index = match group.find(sighting) {
-            Some(index) => index,
-            None => {
-                if group.connections.len() >= MAX_ALIKE {
-                    group.connections.remove(0);
-                    self.overflowed.inc();
-                }
-                group.connections.push(Connection::new(sighting));
-                group.connections.len() - 1
-            }
-        };
-        let connection = &mut group.connections[index];
-        connection.note(sighting, node, &self.overflowed);
-        connection
+        let key = self.connections.insert(Connection::new(older, sighting));
+        self.groups.insert(shared, Group { newest: key, touched: self.touches });
+        key
+    }
+
+    fn make_room_beside(&mut self, newest: ConnectionKey) {
+        let kept = self.alike(newest).nth(MAX_ALIKE - 2);
+        let beyond = kept.and_then(|(key, connection)| Some((key, connection.older?)));
+        if let Some((last_kept, first_seen)) = beyond {
+            self.connections[last_kept].older = None;
+            self.connections.remove(first_seen);
+            self.overflowed.inc();
+        }
     }
 
     fn forget_oldest(&mut self) {
-        while let Some((key, touched)) = self.order.pop_front() {
-            match self.groups.get(&key) {
-                Some(group) if group.touched > touched => {
-                    self.order.push_back((key, group.touched))
-                }
-                Some(_) => {
-                    self.groups.remove(&key);
-                    self.overflowed.inc();
-                    return;
-                }
-                None => {}
+        while let Some((shared, touched)) = self.order.pop_front() {
+            let Entry::Occupied(group) = self.groups.entry(shared) else { continue };
+            if group.get().touched > touched {
+                self.order.push_back((shared, group.get().touched));
+                continue;
             }
+            let mut next = Some(group.remove().newest);
+            while let Some(connection) = next.and_then(|key| self.connections.remove(key)) {
+                next = connection.older;
+            }
+            self.overflowed.inc();
+            return;
         }
     }
 }
 
-impl Key {
-    fn of(sighting: &Sighting<'_>) -> Self {
+impl Shared {
+    fn by(sighting: &Sighting<'_>) -> Self {
         match sighting.id_kind {
             IdKind::Complete | IdKind::Partial => {
                 Self::ClientIsn(client_isn(sighting.connection_id))
@@ -198,38 +250,15 @@ impl Key {
     }
 }
 
-impl Group {
-    /// The connection that something seen is of. A partial id (server's half 0) goes with a complete
-    /// one unless the same interface shows both with different ends.
-    fn find(&self, sighting: &Sighting<'_>) -> Option<usize> {
-        let isn = sighting.server_isn();
-        let fits = |connection: &Connection| connection.overlaps(sighting);
-        let exact = |connection: &Connection| connection.server_isn == isn;
-        let half = |connection: &Connection| isn == 0 || connection.server_isn == 0;
-        let all = || self.connections.iter().enumerate().rev();
-        let found = all().find(|(_, connection)| {
-            fits(connection) && exact(connection) && (isn != 0 || !connection.differs(sighting))
-        });
-        let found = found.or_else(|| {
-            all().find(|(_, connection)| {
-                sighting.id_kind != IdKind::TupleHash
-                    && fits(connection)
-                    && half(connection)
-                    && !connection.differs(sighting)
-            })
-        });
-        found.map(|(index, _)| index)
-    }
-}
-
 impl Connection {
-    fn new(sighting: &Sighting<'_>) -> Self {
+    fn new(older: Option<ConnectionKey>, sighting: &Sighting<'_>) -> Self {
         Self {
+            older,
             server_isn: sighting.server_isn(),
             first_seen_us: sighting.first_seen_us,
             last_seen_us: sighting.last_seen_us,
             primary: None,
-            observations: Vec::with_capacity(1),
+            observations: SmallVec::new(),
             inferred_server: None,
             names: None,
             settled_with: None,
@@ -246,15 +275,14 @@ impl Connection {
         self.server_isn != 0
     }
 
-    fn note(&mut self, sighting: &Sighting<'_>, node: &Arc<str>, overflowed: &Counter) {
+    fn note(&mut self, sighting: &Sighting<'_>, overflowed: &Counter) {
         self.server_isn = self.server_isn.max(sighting.server_isn());
         self.first_seen_us = self.first_seen_us.min(sighting.first_seen_us);
         self.last_seen_us = self.last_seen_us.max(sighting.last_seen_us);
-        let Sighting { agent, interface, reporter, client, server, .. } = *sighting;
+        let Sighting { point, reporter, client, server, .. } = *sighting;
         // What is forwarded out of the interface that it came in by shows two pairs of ends there.
         let here = |seen: &Observation| {
-            seen.point.is(interface, agent)
-                && ends(seen.client, seen.server) == ends(client, server)
+            same_ends((seen.client, seen.server), (client, server)) && seen.point.is(point)
         };
         if self.observations.iter().any(here) {
             return;
@@ -263,14 +291,7 @@ impl Connection {
             overflowed.inc();
             return;
         }
-        let point = Point { agent: Arc::clone(agent), interface: Arc::clone(interface) };
-        self.observations.push(Observation {
-            point,
-            node: Arc::clone(node),
-            reporter,
-            client,
-            server,
-        });
+        self.observations.push(Observation { point: Arc::clone(point), reporter, client, server });
     }
 
     fn overlaps(&self, sighting: &Sighting<'_>) -> bool {
@@ -280,19 +301,9 @@ impl Connection {
 
     /// The same interface showed other ends.
     fn differs(&self, sighting: &Sighting<'_>) -> bool {
+        let shown = (sighting.client, sighting.server);
         self.observations.iter().any(|seen| {
-            seen.point.is(sighting.interface, sighting.agent)
-                && ends(seen.client, seen.server) != ends(sighting.client, sighting.server)
+            !same_ends((seen.client, seen.server), shown) && seen.point.is(sighting.point)
         })
-    }
-}
-
-impl Point {
-    /// Whether this is an interface of an agent.
-    pub(crate) fn is(&self, interface: &Interface, agent: &str) -> bool {
-        let same_agent = std::ptr::eq(&*self.agent, agent) || *self.agent == *agent;
-        let same_interface =
-            || std::ptr::eq(&*self.interface, interface) || self.interface.name == interface.name;
-        same_agent && same_interface()
     }
 }

@@ -9,11 +9,12 @@
 //! ```
 //!
 //! What comes from whom: `describe` reads objects, `ownership` keeps intervals, `workload` follows owners,
-//! `lookup` answers, `stored` turns ownerships into rows of the table and back.
+//! `lookup` answers with what is `known`, `stored` turns ownerships into rows of the table and back.
 
 mod address;
 pub mod cidr;
 mod describe;
+mod known;
 mod lookup;
 mod ownership;
 mod stored;
@@ -31,6 +32,7 @@ use tracing::debug;
 use crate::objects::{Kind, Object};
 use cidr::CidrNames;
 use describe::{Described, describe};
+use known::{KnownAs, Nobody};
 use ownership::{Claim, End, Ownerships};
 pub use stored::Changes;
 use workload::{Owner, ServiceName, WorkloadCache};
@@ -96,6 +98,9 @@ pub struct IdentityIndex {
     /// Uids of vanished entities, in the order they vanished.
     vanished: VecDeque<Arc<str>>,
     service_workloads: Mutex<WorkloadCache>,
+    nobody: Nobody,
+    /// Which one of the states that this index was in.
+    generation: u64,
     /// Uids of entities that the table does not know as they are.
     changed: HashSet<Arc<str>>,
     /// When all that is known of a kind was last known for certain.
@@ -121,6 +126,7 @@ struct Entity {
     vanished: bool,
     /// This run has seen it; else only an earlier one has.
     seen: bool,
+    known_as: KnownAs,
 }
 
 impl IdentityIndex {
@@ -202,7 +208,7 @@ impl IdentityIndex {
             // If its last endpoint goes now, the Service keeps the workload it had.
             self.remember_workload(&(Arc::clone(&described.namespace), Arc::clone(service)));
         }
-        self.forget_workloads();
+        self.generation += 1;
         self.counts.ownerships_forgotten += described.refused_claims;
         let old = self.entities.remove(&uid);
         let mut changed = false;
@@ -282,7 +288,7 @@ impl IdentityIndex {
         owner.iter().for_each(|owner| self.drop_orphan(uid, owner));
         self.changed.insert(Arc::clone(uid));
         self.note_vanished(Arc::clone(uid));
-        self.forget_workloads();
+        self.generation += 1;
     }
 
     fn note_vanished(&mut self, uid: Arc<str>) {
@@ -338,6 +344,7 @@ impl From<Described> for Entity {
             slice_of: described.slice_of,
             vanished: false,
             seen: true,
+            known_as: KnownAs::default(),
         }
     }
 }

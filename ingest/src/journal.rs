@@ -17,6 +17,7 @@ use crate::identity::Identity;
 use crate::naming::{ConnectionNames, End};
 use crate::native::{self, read_native};
 use crate::partition::DAY_S;
+use crate::points::Point;
 use crate::writer::{MAX_BLOCK_ROWS, Written};
 
 /// How far back announcements are read again, seconds of record time: far beyond their lease of three
@@ -219,7 +220,7 @@ impl Journal {
         let mut written = Written::new();
         for Day { day, rows: count } in query(&days).fetch_all::<Day>().await? {
             let bytes = read_native(query(&rows).bind(day)).await?;
-            let rows = native::Rows { count: count as usize, bytes };
+            let rows = native::Rows { count: count as usize, pieces: vec![bytes] };
             if !rows.is_one_block() {
                 return Err(Error::Custom("the rows of a chunk came in pieces".to_owned()));
             }
@@ -298,20 +299,22 @@ impl RestoredRow {
     fn into_restored(self) -> Option<Restored> {
         let id_kind = IdKind::from_number(self.id_kind.into())?;
         let kind = InterfaceKind::from_number(self.interface_kind.into())?;
+        let interface = Interface { name: self.interface, kind };
         let server = endpoint(self.server_ip, self.server_port);
         let names = ConnectionNames {
             client: end(self.client)?,
             server: end(self.server)?,
-            service: Some(self.service)
-                .filter(|(_, name)| !name.is_empty())
-                .map(|(namespace, name)| (namespace.into(), name.into())),
+            service: Some(self.service).filter(|(_, name)| !name.is_empty()).map(
+                |(namespace, name)| {
+                    let named = Identity::named(EntityKind::Service, name.into());
+                    Identity { namespace: namespace.into(), ..named }.into()
+                },
+            ),
         };
         Some(Restored {
             connection_id: self.connection_id,
             id_kind,
-            agent: self.agent.into(),
-            node: self.node.into(),
-            interface: Arc::new(Interface { name: self.interface, kind }),
+            point: Point::new(self.agent.into(), self.node.into(), interface.into()).into(),
             reporter: Reporter::from_number(self.reporter.into())?,
             client: endpoint(self.client_ip, self.client_port),
             server,
@@ -340,5 +343,5 @@ fn end(row: EndRow) -> Option<End> {
         node: node.into(),
         uncertain,
     };
-    Some(End { real: endpoint(ip, port), identity })
+    Some(End { real: endpoint(ip, port), identity: identity.into() })
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use flowtrail_schema::row::EntityKind;
 use flowtrail_schema::{Endpoint, FlowRecord, IdKind, Reporter};
+use smallvec::SmallVec;
 
 use crate::connections::{Connection, Observation};
 use crate::identity::{Identity, IdentityIndex};
@@ -19,8 +20,8 @@ use crate::identity::{Identity, IdentityIndex};
 pub(crate) struct ConnectionNames {
     pub(crate) client: End,
     pub(crate) server: End,
-    /// Namespace and name of the Service that the client called.
-    pub(crate) service: Option<(Arc<str>, Arc<str>)>,
+    /// The Service that the client called.
+    pub(crate) service: Option<Arc<Identity>>,
 }
 
 /// One end, behind all NAT that some observation sees through.
@@ -28,7 +29,7 @@ pub(crate) struct ConnectionNames {
 pub(crate) struct End {
     /// The end itself; as the record shows it, if no observation shows better.
     pub(crate) real: Endpoint,
-    pub(crate) identity: Identity,
+    pub(crate) identity: Arc<Identity>,
 }
 
 /// The record with its direction turned round, if that was inferred and only the other end listens.
@@ -74,7 +75,7 @@ fn turned_round(record: &FlowRecord) -> FlowRecord {
 /// The names for a record (already [`directed`]).
 pub(crate) fn named(
     record: &FlowRecord,
-    node: &Arc<str>,
+    node: &str,
     connection: Option<&mut Connection>,
     index: &IdentityIndex,
 ) -> Arc<ConnectionNames> {
@@ -94,11 +95,12 @@ pub(crate) fn named(
         return Arc::clone(names);
     }
     let others = connection.observations.iter().filter(|_| record.id_kind != IdKind::TupleHash);
-    let others: Vec<Sight<'_>> = others.map(Sight::of).filter(|other| *other != own).collect();
+    let others: SmallVec<[Sight<'_>; 2]> =
+        others.map(Sight::of).filter(|other| *other != own).collect();
     let resolved = resolve(&own, &others, connection.first_seen_us(), index);
     let names = match &connection.names {
         Some(known) if **known == resolved => Arc::clone(known),
-        Some(known) => Arc::new(known.improved(resolved)),
+        Some(known) => Arc::new(known.improved(&resolved)),
         None => Arc::new(resolved),
     };
     let servers = others.iter().map(|other| other.server).chain([own.server]);
@@ -119,7 +121,7 @@ struct Sight<'a> {
 impl<'a> Sight<'a> {
     fn of(observation: &'a Observation) -> Self {
         Self {
-            node: &observation.node,
+            node: &observation.point.node,
             reporter: observation.reporter,
             client: observation.client,
             server: observation.server,
@@ -139,8 +141,7 @@ fn resolve(
     };
     let (client, mut server) = (end(own, own.client), end(own, own.server));
     let called_service = |called: &End| {
-        let Identity { kind, namespace, name, .. } = &called.identity;
-        (*kind == EntityKind::Service).then(|| (Arc::clone(namespace), Arc::clone(name)))
+        (called.identity.kind == EntityKind::Service).then(|| Arc::clone(&called.identity))
     };
     let mut service = called_service(&server);
     let mut best_client = (own.reporter == Reporter::Client, client);
@@ -195,14 +196,14 @@ impl ConnectionNames {
     }
 
     /// These names, with what was unknown (also: who is behind NAT) taken from newer ones.
-    pub(crate) fn improved(&self, newer: Self) -> Self {
-        let better = |known: &End, newer: End, rank: fn(&End) -> u8| {
-            if rank(&newer) > rank(known) { newer } else { known.clone() }
+    pub(crate) fn improved(&self, newer: &Self) -> Self {
+        let better = |known: &End, newer: &End, rank: fn(&End) -> u8| {
+            if rank(newer) > rank(known) { newer.clone() } else { known.clone() }
         };
         Self {
-            client: better(&self.client, newer.client, client_rank),
-            server: better(&self.server, newer.server, server_rank),
-            service: self.service.clone().or(newer.service),
+            client: better(&self.client, &newer.client, client_rank),
+            server: better(&self.server, &newer.server, server_rank),
+            service: self.service.as_ref().or(newer.service.as_ref()).cloned(),
         }
     }
 }

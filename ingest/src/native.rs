@@ -21,19 +21,22 @@ use foldhash::fast::RandomState;
 /// clients do (`max_compress_block_size`).
 const PIECE_BYTES: usize = 1 << 20;
 
+/// Columns of at least so many bytes are sent as they lie; smaller ones are put together.
+const OWN_PIECE_BYTES: usize = 16 << 10;
+
 /// Rows of one table in Native format. Inserting them leaves them as they are: they can be sent again.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Rows {
     /// How many.
     pub(crate) count: usize,
-    /// One block.
-    pub(crate) bytes: Bytes,
+    /// One block, in pieces.
+    pub(crate) pieces: Vec<Bytes>,
 }
 
 impl Rows {
     /// Whether they are one block, as what is inserted must be.
     pub(crate) fn is_one_block(&self) -> bool {
-        let mut bytes = &self.bytes[..];
+        let mut bytes = self.pieces.first().map_or(&[][..], |first| first);
         let _columns = take_varint(&mut bytes);
         take_varint(&mut bytes) == Some(self.count)
     }
@@ -43,10 +46,12 @@ impl Rows {
     /// # Errors
     /// If ClickHouse is away or refuses them.
     pub(crate) async fn send(&self, insert: &mut InsertFormatted) -> Result<()> {
-        let mut rest = self.bytes.clone();
-        while !rest.is_empty() {
-            let piece = rest.split_to(rest.len().min(PIECE_BYTES));
-            insert.send(piece).await?;
+        for piece in &self.pieces {
+            let mut rest = piece.clone();
+            while !rest.is_empty() {
+                let piece = rest.split_to(rest.len().min(PIECE_BYTES));
+                insert.send(piece).await?;
+            }
         }
         Ok(())
     }
@@ -65,35 +70,55 @@ pub(crate) fn insert_native(client: &Client, table: &str) -> InsertFormatted {
     client.insert_formatted_with(format!("INSERT INTO `{table}` FORMAT Native"))
 }
 
-/// One column while rows are added to it.
-pub(crate) trait Column {
-    /// What a row has in it.
-    type Value<'a>;
-
-    /// An empty column with room for so many rows.
-    fn with_capacity(rows: usize) -> Self;
-
-    /// Adds a row's value.
-    fn push(&mut self, value: Self::Value<'_>);
-
-    /// The ClickHouse type of what [`Column::encode`] writes.
-    fn sql_type() -> String;
-
-    /// Writes the values, as the format has them after the column's name and type.
-    fn encode(&self, out: &mut Vec<u8>);
+/// A block while columns are added to it.
+#[derive(Debug)]
+pub(crate) struct Block {
+    rows: usize,
+    pieces: Vec<Bytes>,
+    last: Vec<u8>,
 }
 
-/// Writes a column with its name and type in front.
-pub(crate) fn encode_column<C: Column>(name: &str, column: &C, out: &mut Vec<u8>) {
-    put_text(out, name);
-    put_text(out, &C::sql_type());
-    column.encode(out);
-}
+impl Block {
+    /// A block that will have so many columns and rows.
+    pub(crate) fn new(columns: usize, rows: usize) -> Self {
+        let mut last = Vec::new();
+        put_varint(&mut last, columns);
+        put_varint(&mut last, rows);
+        Self { rows, pieces: Vec::new(), last }
+    }
 
-/// Writes the head of a block.
-pub(crate) fn encode_head(columns: usize, rows: usize, out: &mut Vec<u8>) {
-    put_varint(out, columns);
-    put_varint(out, rows);
+    /// Adds a column of values.
+    pub(crate) fn plain<T: Value>(&mut self, name: &str, column: Plain<T>) {
+        self.head(name, &T::sql_type());
+        if column.bytes.len() < OWN_PIECE_BYTES {
+            self.last.extend_from_slice(&column.bytes);
+        } else {
+            self.pieces.push(std::mem::take(&mut self.last).into());
+            self.pieces.push(column.bytes.into());
+        }
+    }
+
+    /// Adds a column of texts: one for each number, and the rows' numbers.
+    pub(crate) fn words<'a>(
+        &mut self,
+        name: &str,
+        texts: impl Iterator<Item = &'a str>,
+        numbers: &[u32],
+    ) {
+        self.head(name, WORD_TYPE);
+        put_words(&mut self.last, texts, numbers);
+    }
+
+    /// The rows.
+    pub(crate) fn finish(mut self) -> Rows {
+        self.pieces.push(self.last.into());
+        Rows { count: self.rows, pieces: self.pieces }
+    }
+
+    fn head(&mut self, name: &str, sql_type: &str) {
+        put_text(&mut self.last, name);
+        put_text(&mut self.last, sql_type);
+    }
 }
 
 /// A column of values of one width, little-endian.
@@ -115,23 +140,22 @@ pub(crate) trait Value {
     fn put(self, out: &mut Vec<u8>);
 }
 
-impl<T: Value> Column for Plain<T> {
-    type Value<'a> = T;
-
-    fn with_capacity(rows: usize) -> Self {
+impl<T: Value> Plain<T> {
+    /// An empty column with room for so many rows.
+    pub(crate) fn with_capacity(rows: usize) -> Self {
         Self { bytes: Vec::with_capacity(rows * T::WIDTH), of: std::marker::PhantomData }
     }
 
-    fn push(&mut self, value: T) {
+    /// Adds a row's value.
+    #[inline]
+    pub(crate) fn push(&mut self, value: T) {
         value.put(&mut self.bytes);
     }
 
-    fn sql_type() -> String {
+    /// The ClickHouse type of it.
+    #[cfg(test)]
+    pub(crate) fn sql_type() -> String {
         T::sql_type()
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.bytes);
     }
 }
 
@@ -176,28 +200,43 @@ values! {
     EntityKind, 1, EntityKind::sql_type(), |value| value.number().to_le_bytes();
 }
 
-/// A column of `LowCardinality(String)`: each text once, and its number in every row.
+/// What the rows of a block have in common, numbered in the order in which it first comes: names are looked
+/// up by number, so that a text which thousands of rows have is read once.
 #[derive(Debug)]
-pub(crate) struct Words {
-    numbers: Vec<u32>,
-    /// The texts by number; held, so that an address in `by_address` means the same text throughout.
-    /// Number 0 is the empty text.
-    texts: Vec<Arc<str>>,
-    by_text: HashMap<Arc<str>, u32, RandomState>,
-    /// Most rows share their texts with the index of names: where a text is tells it without reading it.
+pub(crate) struct Numbered<T: ?Sized> {
+    /// Each row's.
+    rows: Vec<u32>,
+    /// By number; held, so that an address in `by_address` means the same throughout.
+    all: Vec<Arc<T>>,
     by_address: HashMap<usize, u32, RandomState>,
-    /// Texts equal to one in `texts` but elsewhere, held for the same reason.
-    others: Vec<Arc<str>>,
 }
 
-/// A text of a row.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Word<'a> {
-    /// One that many rows share.
-    Shared(&'a Arc<str>),
-    /// Any other.
-    Text(&'a str),
+impl<T: ?Sized> Numbered<T> {
+    /// Without rows yet, and with room for so many.
+    pub(crate) fn with_capacity(rows: usize) -> Self {
+        Self { rows: Vec::with_capacity(rows), all: Vec::new(), by_address: HashMap::default() }
+    }
+
+    /// Adds a row's.
+    #[inline]
+    pub(crate) fn push(&mut self, value: &Arc<T>) {
+        let Self { rows, all, by_address } = self;
+        let number = by_address.entry(Arc::as_ptr(value).addr()).or_insert_with(|| {
+            all.push(Arc::clone(value));
+            // A block has fewer rows than this has numbers.
+            all.len() as u32 - 1
+        });
+        rows.push(*number);
+    }
+
+    /// Adds a column with a text of each row's.
+    pub(crate) fn words(&self, name: &str, text: impl Fn(&T) -> &str, block: &mut Block) {
+        block.words(name, self.all.iter().map(|value| text(value)), &self.rows);
+    }
 }
+
+/// The ClickHouse type of a column of words: each text once, and its place in every row.
+pub(crate) const WORD_TYPE: &str = "LowCardinality(String)";
 
 /// `SharedDictionariesWithAdditionalKeys`, the only version there is.
 const DICTIONARY_VERSION: u64 = 1;
@@ -205,81 +244,36 @@ const DICTIONARY_VERSION: u64 = 1;
 /// The block brings its own keys.
 const HAS_ADDITIONAL_KEYS: u64 = 1 << 9;
 
-impl Words {
-    fn number_of(&mut self, word: Word<'_>) -> u32 {
-        match word {
-            Word::Shared(text) if text.is_empty() => 0,
-            Word::Shared(text) => {
-                let address = text.as_ptr().addr();
-                if let Some(number) = self.by_address.get(&address) {
-                    return *number;
-                }
-                let number = match self.by_text.get(&**text) {
-                    Some(number) => {
-                        self.others.push(Arc::clone(text));
-                        *number
-                    }
-                    None => self.add(Arc::clone(text)),
-                };
-                self.by_address.insert(address, number);
-                number
-            }
-            Word::Text("") => 0,
-            Word::Text(text) => match self.by_text.get(text) {
-                Some(number) => *number,
-                None => self.add(text.into()),
-            },
-        }
-    }
-
-    fn add(&mut self, text: Arc<str>) -> u32 {
-        // A block has fewer rows than this has numbers.
-        let number = self.texts.len() as u32;
-        self.texts.push(Arc::clone(&text));
-        self.by_text.insert(text, number);
-        number
-    }
-}
-
-impl Column for Words {
-    type Value<'a> = Word<'a>;
-
-    fn with_capacity(rows: usize) -> Self {
-        Self {
-            numbers: Vec::with_capacity(rows),
-            texts: vec![Arc::default()],
-            by_text: HashMap::default(),
-            by_address: HashMap::default(),
-            others: Vec::new(),
-        }
-    }
-
-    fn push(&mut self, value: Word<'_>) {
-        let number = self.number_of(value);
-        self.numbers.push(number);
-    }
-
-    fn sql_type() -> String {
-        "LowCardinality(String)".to_owned()
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        // Numbers are written in the fewest bytes that hold them all: 1, 2 or 4.
-        let width = match self.texts.len() {
-            0..=0x100 => 0,
-            0x101..=0x1_0000 => 1,
-            _ => 2,
-        };
-        out.put_u64_le(DICTIONARY_VERSION);
-        out.put_u64_le(HAS_ADDITIONAL_KEYS | width);
-        out.put_u64_le(self.texts.len() as u64);
-        self.texts.iter().for_each(|text| put_text(out, text));
-        out.put_u64_le(self.numbers.len() as u64);
-        match width {
-            0 => out.extend(self.numbers.iter().map(|number| *number as u8)),
-            1 => self.numbers.iter().for_each(|number| out.put_u16_le(*number as u16)),
-            _ => self.numbers.iter().for_each(|number| out.put_u32_le(*number)),
-        }
+/// Writes words, the first of which is the empty text, as the format wants it.
+fn put_words<'a>(out: &mut Vec<u8>, texts: impl Iterator<Item = &'a str>, numbers: &[u32]) {
+    let mut words = vec![""];
+    let mut by_text = HashMap::<&str, u32, RandomState>::from_iter([("", 0)]);
+    let by_number: Vec<u32> = texts
+        .map(|text| {
+            *by_text.entry(text).or_insert_with(|| {
+                words.push(text);
+                words.len() as u32 - 1
+            })
+        })
+        .collect();
+    // Places are written in the fewest bytes that hold them all: 1, 2 or 4.
+    let width = match words.len() {
+        0..=0x100 => 0,
+        0x101..=0x1_0000 => 1,
+        _ => 2,
+    };
+    out.put_u64_le(DICTIONARY_VERSION);
+    out.put_u64_le(HAS_ADDITIONAL_KEYS | width);
+    out.put_u64_le(words.len() as u64);
+    words.iter().for_each(|word| put_text(out, word));
+    out.put_u64_le(numbers.len() as u64);
+    let places =
+        numbers.iter().map(|number| by_number.get(*number as usize).copied().unwrap_or_default());
+    out.reserve(numbers.len() << width);
+    match width {
+        0 => out.extend(places.map(|place| place as u8)),
+        1 => places.for_each(|place| out.put_u16_le(place as u16)),
+        _ => places.for_each(|place| out.put_u32_le(place)),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flowtrail_schema::topic::coverage_partition;
-use flowtrail_schema::{Detail, FlowBatch, FlowRecord, Interface};
+use flowtrail_schema::{Detail, FlowBatch, FlowRecord};
 
 use tracing::warn;
 
@@ -15,10 +15,10 @@ use crate::columns::{FlowColumns, NamedRecord};
 use crate::connections::{Connections, MAX_CONNECTIONS};
 use crate::dedup::Dedup;
 use crate::identity::IdentityIndex;
-use crate::interner::Interner;
 use crate::journal::Past;
 use crate::metrics::{IngestMetrics, Named};
 use crate::naming::{ConnectionNames, directed, named};
+use crate::points::Points;
 use crate::position::Position;
 use crate::primary::{Announcements, is_primary, is_primary_summary};
 use crate::row::coverage_row;
@@ -36,7 +36,7 @@ pub(crate) struct Partition {
     dedup: Dedup,
     announced: Announcements,
     connections: Connections,
-    interner: Interner,
+    points: Points,
     /// What comes before is read once more, for the announcements in it.
     recalled_until: u64,
     /// First offset that no chunk has taken yet.
@@ -63,7 +63,7 @@ impl Partition {
             dedup: Dedup::new(metrics.overflow("batch_numbers")),
             announced: Announcements::new(metrics.overflow("announcements")),
             connections: Connections::new(MAX_CONNECTIONS, metrics.overflow("connections")),
-            interner: Interner::default(),
+            points: Points::default(),
             recalled_until: position.next,
             next_offset: position.next,
             pending: position.pending,
@@ -71,7 +71,8 @@ impl Partition {
             cut: VecDeque::new(),
         };
         past.numbers.iter().for_each(|numbers| partition.dedup.restore(number, numbers));
-        for observation in past.connections {
+        for mut observation in past.connections {
+            observation.point = partition.points.copy(observation.point);
             partition.connections.restore(observation);
         }
         partition
@@ -133,31 +134,26 @@ impl Partition {
 
     /// Decides which records are of their connections' primary observations.
     pub(crate) fn decide(&mut self, batch: FlowBatch, topic: &Topic) -> Accepted {
-        let Self { announced, connections, interner, .. } = self;
+        let Self { announced, connections, points, .. } = self;
         announced.renew(&batch);
         let FlowBatch { agent, node, records, coverage, announced_addresses, .. } = batch;
-        let (agent, node) = (interner.text(agent), interner.text(node));
-        let mut last: Option<(Arc<Interface>, Arc<Interface>)> = None;
-        let mut decide = |mut record: FlowRecord| {
-            // A batch's records of one interface come with one copy of it.
-            let copy = match &last {
-                Some((own, copy)) if Arc::ptr_eq(own, &record.interface) => Arc::clone(copy),
-                _ => interner.interface(Arc::clone(&record.interface)),
-            };
-            let own = std::mem::replace(&mut record.interface, Arc::clone(&copy));
-            last = Some((own, copy));
-            let primary = if record.detail == Detail::Flow {
-                let connection = connections.observe(&record, &agent, &node);
-                is_primary(&record, &agent, connection, announced)
+        let mut points = points.of_batch(&agent, &node);
+        let decide = |record: &FlowRecord| {
+            let point = points.point(&record.interface);
+            if record.detail == Detail::Flow {
+                let (key, connection) = connections.observe(record, &point);
+                let primary = is_primary(record, &point, connection, announced);
+                Decided { point, connection: Some(key), primary }
             } else {
-                is_primary_summary(&record, &agent, announced)
-            };
-            Decided { record, primary }
+                let primary = is_primary_summary(record, &agent, announced);
+                Decided { point, connection: None, primary }
+            }
         };
-        let records = records.into_iter().map(&mut decide).collect();
+        let decided = records.iter().map(decide).collect();
         let writes_coverage = coverage_partition(&agent, topic.partitions) == self.number;
         Accepted {
             records,
+            decided,
             agent_start_us: batch.agent_start_us,
             sequence: batch.sequence,
             coverage: if writes_coverage { coverage } else { Vec::new() },
@@ -186,12 +182,12 @@ impl Partition {
         let mut days: BTreeMap<u64, FlowColumns> = BTreeMap::new();
         let (mut coverage, mut counted) = (Vec::new(), Named::default());
         for batch in &chunk.batches {
-            for decided in &batch.records {
-                let day = decided.record.interval.start_s() / DAY_S;
+            for (record, decided) in batch.decided() {
+                let day = record.interval.start_s() / DAY_S;
                 if written.contains_key(&day) {
                     continue;
                 }
-                let (record, names) = self.named(&decided.record, batch, index);
+                let (record, names) = self.named(record, decided, index);
                 counted.count(&record, &names);
                 // Most often all rows are of one day.
                 let room = if days.is_empty() { chunk.rows } else { 0 };
@@ -200,7 +196,7 @@ impl Partition {
                         record: &record,
                         names: &names,
                         primary: decided.primary,
-                        batch,
+                        point: &decided.point,
                         topic_id: &topic.id,
                         chunk: chunk.id,
                     },
@@ -220,15 +216,13 @@ impl Partition {
     fn named<'a>(
         &mut self,
         record: &'a FlowRecord,
-        batch: &Accepted,
+        decided: &Decided,
         index: &IdentityIndex,
     ) -> (Cow<'a, FlowRecord>, Arc<ConnectionNames>) {
-        // A summary is of many connections.
-        let single = record.detail == Detail::Flow;
-        let mut connection =
-            if single { self.connections.find(record, &batch.agent) } else { None };
-        let record = directed(record, &batch.node, connection.as_deref_mut(), index);
-        let names = named(&record, &batch.node, connection, index);
+        let node = &decided.point.node;
+        let mut connection = decided.connection.and_then(|key| self.connections.get(key));
+        let record = directed(record, node, connection.as_deref_mut(), index);
+        let names = named(&record, node, connection, index);
         (record, names)
     }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::admission::{Plausible, admit};
-use crate::chunk::{Chunk, ChunkId, Decided};
+use crate::chunk::{Chunk, ChunkId};
 use crate::config::Config;
 use crate::dead_letters::DeadLetters;
 use crate::error::IngestError;
@@ -380,14 +380,13 @@ fn reject(reasons: Vec<String>, chunk: &mut Chunk, metrics: &IngestMetrics) {
 /// The addresses of a chunk's records, each with the time of the record's first packet.
 fn ends(chunk: &Chunk) -> impl Iterator<Item = (IpAddr, u64)> + Send {
     let records = chunk.batches.iter().flat_map(|batch| &batch.records);
-    records.flat_map(|Decided { record, .. }| {
-        [record.client, record.server].map(|end| (end.ip, record.first_seen_us))
-    })
+    records
+        .flat_map(|record| [record.client, record.server].map(|end| (end.ip, record.first_seen_us)))
 }
 
 fn count(summary: &mut Summary, metrics: &IngestMetrics, chunk: &Chunk) {
     let records = chunk.rows as u64;
-    let all = chunk.batches.iter().flat_map(|batch| &batch.records);
+    let all = chunk.batches.iter().flat_map(|batch| &batch.decided);
     let primary = all.filter(|decided| decided.primary).count() as u64;
     let reports: usize = chunk.batches.iter().map(|batch| batch.coverage.len()).sum();
     summary.records += records;

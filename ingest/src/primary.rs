@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use flowtrail_schema::{Detail, FlowRecord, Reporter};
 
-use crate::connections::{Connection, Point};
+use crate::connections::Connection;
+use crate::points::Point;
 
 pub(crate) use announcements::Announcements;
 
@@ -23,7 +24,7 @@ mod announcements;
 /// Whether a record is of its connection's primary observation, deciding that if it is open.
 pub(crate) fn is_primary(
     record: &FlowRecord,
-    agent: &Arc<str>,
+    point: &Arc<Point>,
     connection: &mut Connection,
     announced: &Announcements,
 ) -> bool {
@@ -31,13 +32,12 @@ pub(crate) fn is_primary(
         return false;
     }
     if let Some(primary) = &connection.primary {
-        return primary.is(&record.interface, agent);
+        return primary.is(point);
     }
-    if !is_best(record, agent, announced) {
+    if !is_best(record, &point.agent, announced) {
         return false;
     }
-    connection.primary =
-        Some(Point { agent: Arc::clone(agent), interface: Arc::clone(&record.interface) });
+    connection.primary = Some(Arc::clone(point));
     true
 }
 

@@ -1,7 +1,6 @@
 //! What the engine reads out of a block is what was put in.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 
 use clickhouse::{Client, Row};
 use fastrand::Rng;
@@ -12,7 +11,6 @@ use flowtrail_service::store::ClickHouseArgs;
 use serde::Deserialize;
 
 use super::*;
-use crate::identity::Identity;
 use crate::naming::End;
 use crate::native::{insert_native, read_native};
 
@@ -49,7 +47,7 @@ async fn the_engine_reads_what_was_written_and_takes_back_what_it_read() {
         let select = one
             .query("SELECT * FROM flows WHERE chunk_start = ? SETTINGS max_block_size = 64")
             .bind(start);
-        let verbatim = Rows { count: rows, bytes: read_native(select).await.unwrap() };
+        let verbatim = Rows { count: rows, pieces: vec![read_native(select).await.unwrap()] };
         for _again in 0..2 {
             insert(&other, &verbatim, &start.to_string()).await;
         }
@@ -88,26 +86,28 @@ async fn same_columns(client: &Client) {
     let query = "SELECT name, type AS sql_type FROM system.columns \
          WHERE database = currentDatabase() AND table = 'flows' ORDER BY position";
     let table: Vec<_> = client.query(query).fetch_all::<Named>().await.unwrap();
-    let table: Vec<_> = table.iter().map(|c| (c.name.as_str(), c.sql_type.clone())).collect();
-    assert_eq!(FlowColumns::names_and_types(), table);
+    let mut table: Vec<_> = table.iter().map(|c| (c.name.as_str(), c.sql_type.clone())).collect();
+    let mut written = FlowColumns::names_and_types();
+    (table.sort(), written.sort());
+    assert_eq!(written, table);
 }
 
 /// A dictionary whose numbers take four bytes.
 async fn many_words(client: &Client) {
     let rows = 70_000;
-    let (mut numbers, mut words) = (Plain::<u32>::with_capacity(rows), Words::with_capacity(rows));
+    let (mut numbers, mut words) =
+        (Plain::<u32>::with_capacity(rows), Numbered::with_capacity(rows));
     for number in 0..rows as u32 {
         numbers.push(number);
-        words.push(Word::Text(&format!("text-{number}")));
+        words.push(&Arc::from(format!("text-{number}")));
     }
-    let mut bytes = Vec::new();
-    encode_head(2, rows, &mut bytes);
-    encode_column("number", &numbers, &mut bytes);
-    encode_column("word", &words, &mut bytes);
+    let mut block = Block::new(2, rows);
+    block.plain("number", numbers);
+    words.words("word", |text: &str| text, &mut block);
     let table = "CREATE TABLE words (number UInt32, word LowCardinality(String)) ENGINE = Memory";
     client.query(table).execute().await.unwrap();
     let mut insert = insert_native(client, "words");
-    Rows { count: rows, bytes: bytes.into() }.send(&mut insert).await.unwrap();
+    block.finish().send(&mut insert).await.unwrap();
     insert.end().await.unwrap();
     let right = "SELECT countIf(word = concat('text-', toString(number))) FROM words";
     assert_eq!(client.query(right).fetch_one::<u64>().await.unwrap(), rows as u64);
@@ -136,15 +136,6 @@ fn differing<'a>(
 /// different places.
 fn random_block(rng: &mut Rng, chunk: ChunkId, rows: usize) -> (Rows, Vec<FlowRow>) {
     let texts: Vec<Arc<str>> = (0..rows).map(|index| format!("text-{index}").into()).collect();
-    let batch = Accepted {
-        agent: "agent".into(),
-        node: "node".into(),
-        agent_start_us: 1,
-        sequence: 0,
-        records: vec![],
-        coverage: vec![],
-        announced_addresses: vec![],
-    };
     let topic_id = Arc::from("topic");
     let mut columns = FlowColumns::with_capacity(rows);
     let mut expected = Vec::with_capacity(rows);
@@ -152,12 +143,15 @@ fn random_block(rng: &mut Rng, chunk: ChunkId, rows: usize) -> (Rows, Vec<FlowRo
         let record = FlowRecord { connection_id: expected.len() as u64, ..random_record(rng) };
         let mut names = random_names(rng, &texts);
         // Each at least once.
-        names.client.identity.name = Arc::clone(text);
+        let client = Identity::clone(&names.client.identity);
+        names.client.identity = Identity { name: Arc::clone(text), ..client }.into();
+        let (agent, node) = (random_text(rng, &texts), random_text(rng, &texts));
+        let point = Point::new(agent, node, Arc::clone(&record.interface)).into();
         let named = NamedRecord {
             record: &record,
             names: &names,
             primary: rng.bool(),
-            batch: &batch,
+            point: &point,
             topic_id: &topic_id,
             chunk,
         };
@@ -170,7 +164,7 @@ fn random_block(rng: &mut Rng, chunk: ChunkId, rows: usize) -> (Rows, Vec<FlowRo
 fn random_names(rng: &mut Rng, texts: &[Arc<str>]) -> ConnectionNames {
     let client = random_end(rng, texts);
     let server = random_end(rng, texts);
-    let service = rng.bool().then(|| (random_text(rng, texts), random_text(rng, texts)));
+    let service = rng.bool().then(|| random_end(rng, texts).identity);
     ConnectionNames { client, server, service }
 }
 
@@ -187,7 +181,7 @@ fn random_end(rng: &mut Rng, texts: &[Arc<str>]) -> End {
         node: text(),
         uncertain,
     };
-    End { real: random_endpoint(rng), identity }
+    End { real: random_endpoint(rng), identity: identity.into() }
 }
 
 fn random_text(rng: &mut Rng, texts: &[Arc<str>]) -> Arc<str> {
@@ -272,10 +266,10 @@ fn pick<T: Copy>(rng: &mut Rng, values: &[T]) -> T {
 
 /// The row that a record is to become.
 fn flow_row(named: &NamedRecord<'_>) -> FlowRow {
-    let &NamedRecord { record, names, primary, batch, topic_id, chunk } = named;
+    let &NamedRecord { record, names, primary, point, topic_id, chunk } = named;
     let ConnectionNames { client, server, service } = names;
     let (service_namespace, service_name) = match service {
-        Some((namespace, name)) => (namespace.to_string(), name.to_string()),
+        Some(called) => (called.namespace.to_string(), called.name.to_string()),
         None => Default::default(),
     };
     FlowRow {
@@ -284,9 +278,9 @@ fn flow_row(named: &NamedRecord<'_>) -> FlowRow {
         first_seen: micros(record.first_seen_us),
         last_seen: micros(record.last_seen_us),
 
-        node: batch.node.to_string(),
-        agent: batch.agent.to_string(),
-        interface: record.interface.name.clone(),
+        node: point.node.to_string(),
+        agent: point.agent.to_string(),
+        interface: point.interface.name.clone(),
         interface_kind: record.interface.kind.number(),
         reporter: record.reporter.number(),
         local_primary: record.local_primary,

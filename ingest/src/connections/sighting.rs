@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use flowtrail_schema::{Endpoint, FlowRecord, IdKind, Interface, Reporter};
+use flowtrail_schema::{Endpoint, FlowRecord, IdKind, Reporter};
 
 use crate::naming::ConnectionNames;
+use crate::points::Point;
 
 /// What the table's rows of one observation of a connection tell, to go on from after a restart.
 #[derive(Clone, Debug)]
 pub(crate) struct Restored {
     pub(crate) connection_id: u64,
     pub(crate) id_kind: IdKind,
-    pub(crate) agent: Arc<str>,
-    pub(crate) node: Arc<str>,
-    pub(crate) interface: Arc<Interface>,
+    pub(crate) point: Arc<Point>,
     pub(crate) reporter: Reporter,
     pub(crate) client: Endpoint,
     pub(crate) server: Endpoint,
@@ -34,8 +33,7 @@ pub(crate) struct Restored {
 pub(super) struct Sighting<'a> {
     pub(super) connection_id: u64,
     pub(super) id_kind: IdKind,
-    pub(super) agent: &'a Arc<str>,
-    pub(super) interface: &'a Arc<Interface>,
+    pub(super) point: &'a Arc<Point>,
     pub(super) reporter: Reporter,
     pub(super) client: Endpoint,
     pub(super) server: Endpoint,
@@ -44,12 +42,11 @@ pub(super) struct Sighting<'a> {
 }
 
 impl<'a> Sighting<'a> {
-    pub(super) fn of(record: &'a FlowRecord, agent: &'a Arc<str>) -> Self {
+    pub(super) fn of(record: &'a FlowRecord, point: &'a Arc<Point>) -> Self {
         Self {
             connection_id: record.connection_id,
             id_kind: record.id_kind,
-            agent,
-            interface: &record.interface,
+            point,
             reporter: record.reporter,
             client: record.client,
             server: record.server,
@@ -62,8 +59,7 @@ impl<'a> Sighting<'a> {
         Self {
             connection_id: restored.connection_id,
             id_kind: restored.id_kind,
-            agent: &restored.agent,
-            interface: &restored.interface,
+            point: &restored.point,
             reporter: restored.reporter,
             client: restored.client,
             server: restored.server,
@@ -81,7 +77,8 @@ impl<'a> Sighting<'a> {
     }
 }
 
-/// The two ends, whichever is the client: rows have them turned round where that was inferred.
-pub(super) fn ends(one: Endpoint, other: Endpoint) -> (Endpoint, Endpoint) {
-    (one.min(other), one.max(other))
+/// Whether two pairs of ends are the same, whichever is the client: rows have them turned round where that
+/// was inferred.
+pub(super) fn same_ends(one: (Endpoint, Endpoint), other: (Endpoint, Endpoint)) -> bool {
+    one == other || one == (other.1, other.0)
 }

@@ -6,8 +6,11 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use flowtrail_schema::row::EntityKind;
 use ipnet::{IpNet, Ipv4Net};
 use thiserror::Error;
+
+use super::Identity;
 
 /// Networks that may be named, at most: more would be a table of routes, not a list that people write.
 pub const MAX_CIDR_NAMES: usize = 1_000;
@@ -81,7 +84,7 @@ fn unmapped(network: IpNet) -> IpNet {
 /// Names by network: the longest prefix wins.
 #[derive(Clone, Debug, Default)]
 pub struct CidrNames {
-    by_length: BTreeMap<Reverse<u8>, HashMap<IpNet, Arc<str>>>,
+    by_length: BTreeMap<Reverse<u8>, HashMap<IpNet, Arc<Identity>>>,
 }
 
 impl CidrNames {
@@ -96,20 +99,21 @@ impl CidrNames {
         let mut table = Self::default();
         for CidrName { name, network } in names {
             let of_length = table.by_length.entry(Reverse(network.prefix_len())).or_default();
-            let first = of_length.entry(*network).or_insert_with(|| Arc::clone(name));
-            if first != name {
-                let (first, second) = (Arc::clone(first), Arc::clone(name));
+            let named = || Identity::named(EntityKind::External, Arc::clone(name)).into();
+            let first = of_length.entry(*network).or_insert_with(named);
+            if first.name != *name {
+                let (first, second) = (Arc::clone(&first.name), Arc::clone(name));
                 return Err(CidrNamesError::Twice { network: *network, first, second });
             }
         }
         Ok(table)
     }
 
-    /// The name of the smallest network that holds an address (no mapped IPv4).
-    pub(super) fn name_of(&self, address: IpAddr) -> Option<Arc<str>> {
+    /// The smallest network that holds an address (no mapped IPv4), by its name.
+    pub(super) fn name_of(&self, address: IpAddr) -> Option<&Arc<Identity>> {
         self.by_length.iter().find_map(|(Reverse(bits), networks)| {
             let network = IpNet::new(address, *bits).ok()?.trunc();
-            networks.get(&network).cloned()
+            networks.get(&network)
         })
     }
 }
@@ -135,7 +139,8 @@ mod tests {
             "world=::/0",
         ]);
         let named = named.unwrap();
-        let name = |ip: &str| named.name_of(ip.parse().unwrap()).map(|name| name.to_string());
+        let name =
+            |ip: &str| named.name_of(ip.parse().unwrap()).map(|named| named.name.to_string());
         let is = |name: &str| Some(name.to_owned());
         assert_eq!(name("10.200.0.1"), is("all"));
         assert_eq!(name("10.1.255.255"), is("office"));

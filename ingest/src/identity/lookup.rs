@@ -29,7 +29,7 @@ impl IdentityIndex {
         port: u16,
         instant_us: u64,
         observing_node: &str,
-    ) -> Identity {
+    ) -> Arc<Identity> {
         let address = address.to_canonical();
         let sight = Sight { port, instant_us, node: observing_node };
         let owner = |claim| self.owner_of(claim, sight);
@@ -44,8 +44,8 @@ impl IdentityIndex {
         match found {
             Some((entity, uncertain)) => self.identity(entity, uncertain),
             None => match self.cidr_names.name_of(address) {
-                Some(name) => Identity { name, ..Identity::nobody(EntityKind::External) },
-                None => Identity::nobody(address::kind_of(address)),
+                Some(network) => Arc::clone(network),
+                None => self.nobody.of(address::kind_of(address)),
             },
         }
     }
@@ -107,24 +107,19 @@ impl IdentityIndex {
         owners: impl Iterator<Item = &'a Ownership>,
         order: impl Fn(&Ownership, &Entity) -> O,
     ) -> Option<(&'a Ownership, &'a Entity)> {
-        owners
-            .filter_map(|ownership| Some((ownership, self.entities.get(&ownership.uid)?)))
-            .max_by_key(|(ownership, entity)| {
-                (order(ownership, entity), Arc::clone(&ownership.uid))
-            })
-    }
-
-    fn identity(&self, entity: &Entity, uncertain: bool) -> Identity {
-        let workload = self.workload(entity).unwrap_or_default();
-        Identity {
-            kind: entity_kind(entity.kind),
-            namespace: Arc::clone(&entity.namespace),
-            name: Arc::clone(&entity.name),
-            workload: workload.name,
-            workload_kind: workload.kind,
-            node: Arc::clone(&entity.node),
-            uncertain,
-        }
+        let mut owners =
+            owners.filter_map(|ownership| Some((ownership, self.entities.get(&ownership.uid)?)));
+        let first = owners.next()?;
+        // Most often there are no others.
+        let ordered = |(ownership, entity): (&'a Ownership, &Entity)| {
+            (order(ownership, entity), &ownership.uid)
+        };
+        Some(owners.fold(
+            first,
+            |best, other| {
+                if ordered(other) >= ordered(best) { other } else { best }
+            },
+        ))
     }
 }
 
@@ -134,20 +129,5 @@ pub(super) fn entity_kind(kind: Kind) -> EntityKind {
         Kind::Pod => EntityKind::Pod,
         Kind::Service => EntityKind::Service,
         _ => EntityKind::Node,
-    }
-}
-
-impl Identity {
-    fn nobody(kind: EntityKind) -> Self {
-        let empty: Arc<str> = Arc::default();
-        Self {
-            kind,
-            namespace: Arc::clone(&empty),
-            name: Arc::clone(&empty),
-            workload: Arc::clone(&empty),
-            workload_kind: Arc::clone(&empty),
-            node: empty,
-            uncertain: false,
-        }
     }
 }

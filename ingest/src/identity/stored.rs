@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use flowtrail_schema::row::{IdentitiesSeenRow, IdentityRow};
 
+use super::known::KnownAs;
 use super::lookup::entity_kind;
 use super::ownership::{Claim, Ownership};
 use super::workload::{Owner, Workload};
@@ -146,6 +147,7 @@ impl IdentityIndex {
             slice_of: None,
             vanished: last_end_us != u64::MAX,
             seen: false,
+            known_as: KnownAs::default(),
         };
         self.entities.insert(Arc::clone(uid), entity);
         (last_end_us != u64::MAX).then_some(last_end_us)

@@ -33,7 +33,6 @@ pub(super) struct Workload {
 /// Workloads of Services, computed when asked for and again after any object has changed.
 #[derive(Debug, Default)]
 pub(super) struct WorkloadCache {
-    generation: u64,
     by_service: HashMap<ServiceName, (u64, Option<Workload>), RandomState>,
 }
 
@@ -90,13 +89,12 @@ impl IdentityIndex {
 
     pub(super) fn remember_workload(&self, service: &ServiceName) -> Option<Workload> {
         let mut cache = self.service_workloads.lock().unwrap_or_else(PoisonError::into_inner);
-        let generation = cache.generation;
         let last = match cache.by_service.get(service) {
-            Some((computed, workload)) if *computed == generation => return workload.clone(),
+            Some((computed, workload)) if *computed == self.generation => return workload.clone(),
             other => other.and_then(|(_, workload)| workload.clone()),
         };
         let workload = self.single_workload(service).unwrap_or(last);
-        cache.by_service.insert(service.clone(), (generation, workload.clone()));
+        cache.by_service.insert(service.clone(), (self.generation, workload.clone()));
         workload
     }
 
@@ -105,14 +103,8 @@ impl IdentityIndex {
         let known = Some(workload).filter(|workload| !workload.name.is_empty());
         let cache = self.service_workloads.get_mut().unwrap_or_else(PoisonError::into_inner);
         // Of a generation that is over already: so it is the last, and is computed anew.
-        cache.generation += 1;
-        cache.by_service.insert(service, (cache.generation - 1, known));
-    }
-
-    /// Called when any object has changed.
-    pub(super) fn forget_workloads(&mut self) {
-        let cache = self.service_workloads.get_mut().unwrap_or_else(PoisonError::into_inner);
-        cache.generation += 1;
+        cache.by_service.insert(service, (self.generation, known));
+        self.generation += 1;
     }
 
     pub(super) fn drop_workload(&mut self, entity: &Entity) {

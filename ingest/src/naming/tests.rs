@@ -10,6 +10,7 @@ use serde_json::json;
 use super::*;
 use crate::connections::{Connections, Restored};
 use crate::objects::{Object, Pod, Service};
+use crate::points::Point;
 
 const START_US: u64 = 1_700_000_000_000_000;
 
@@ -55,12 +56,15 @@ fn service(name: &str, ip: &str) -> Object {
     serde_json::from_value::<Service>(service).unwrap().into()
 }
 
+fn point(record: &FlowRecord) -> Arc<Point> {
+    Point::new("n".into(), "n".into(), Arc::clone(&record.interface)).into()
+}
+
 /// Observes and names a record at once: client, server and Service.
 fn name(connections: &mut Connections, index: &IdentityIndex, record: &FlowRecord) -> [String; 3] {
-    let node: Arc<str> = "n".into();
-    let connection = connections.observe(record, &node, &node);
-    let names = named(record, &node, Some(connection), index);
-    let service = names.service.as_ref().map(|(_, name)| name.to_string()).unwrap_or_default();
+    let (_, connection) = connections.observe(record, &point(record));
+    let names = named(record, "n", Some(connection), index);
+    let service = names.service.as_ref().map(|called| called.name.to_string()).unwrap_or_default();
     [names.client.identity.name.to_string(), names.server.identity.name.to_string(), service]
 }
 
@@ -126,14 +130,11 @@ fn a_restored_connection_keeps_its_names_and_its_direction() {
     let mut index = IdentityIndex::default();
     index.apply(&pod("client", "10.0.0.1"), START_US);
     index.apply(&service("shop", "10.96.0.1"), START_US);
-    let node: Arc<str> = "n".into();
     let from_client = record(0, "va", Reporter::Client, "10.96.0.1:80");
     let row = |record: &FlowRecord, names, inferred_server| Restored {
         connection_id: record.connection_id,
         id_kind: record.id_kind,
-        agent: Arc::clone(&node),
-        node: Arc::clone(&node),
-        interface: Arc::clone(&record.interface),
+        point: point(record),
         reporter: record.reporter,
         client: record.client,
         server: record.server,
@@ -144,8 +145,8 @@ fn a_restored_connection_keeps_its_names_and_its_direction() {
         inferred_server,
     };
     let mut connections = Connections::new(10, Counter::default());
-    let connection = connections.observe(&from_client, &node, &node);
-    let names = named(&from_client, &node, Some(connection), &index);
+    let (_, connection) = connections.observe(&from_client, &point(&from_client));
+    let names = named(&from_client, "n", Some(connection), &index);
     // Ingest starts anew; the client's address is another's by now, and the backend shows.
     let mut restored = Connections::new(10, Counter::default());
     restored.restore(row(&from_client, Some(names), None));
@@ -163,9 +164,9 @@ fn a_restored_connection_keeps_its_names_and_its_direction() {
     let turned = turned_round(&midstream);
     restored.restore(row(&turned, None, Some(turned.server)));
     midstream.first_seen_us += 1;
-    let connection = restored.find(&midstream, &node);
-    assert!(connection.is_some());
-    assert_eq!(directed(&midstream, &node, connection, &index).server, turned.server);
+    let (_, connection) = restored.observe(&midstream, &point(&midstream));
+    assert_eq!(connection.inferred_server, Some(turned.server));
+    assert_eq!(directed(&midstream, "n", Some(connection), &index).server, turned.server);
 }
 
 #[test]
@@ -184,16 +185,14 @@ fn turning_round_swaps_all_that_has_a_side() {
 fn the_table_is_bounded_and_forgets_the_least_recently_seen() {
     let overflowed = Counter::default();
     let mut connections = Connections::new(2, overflowed.clone());
-    let node: Arc<str> = "n".into();
     let of = |isn: u64| FlowRecord {
         connection_id: isn << 32 | 1,
         ..record(0, "va", Reporter::Client, "10.0.0.2:80")
     };
-    for isn in [1, 2, 1, 3] {
-        connections.observe(&of(isn), &node, &node);
-    }
+    let mut observe = |isn| connections.observe(&of(isn), &point(&of(isn))).0;
+    let [first, second, again, third] = [1, 2, 1, 3].map(&mut observe);
     assert_eq!(overflowed.get(), 1);
-    assert!(connections.find(&of(1), &node).is_some());
-    assert!(connections.find(&of(2), &node).is_none());
-    assert!(connections.find(&of(3), &node).is_some());
+    assert_eq!(first, again);
+    let known = [first, second, third].map(|key| connections.get(key).is_some());
+    assert_eq!(known, [true, false, true]);
 }

@@ -9,7 +9,8 @@ use flowtrail_schema::{
 use prometheus_client::metrics::counter::Counter;
 
 use super::*;
-use crate::connections::Connections;
+use crate::connections::{ConnectionKey, Connections};
+use crate::points::Points;
 
 const START_US: u64 = 1_700_000_000_000_000;
 
@@ -74,12 +75,16 @@ type Primary = (String, String, u64);
 struct Decider {
     announced: Announcements,
     connections: Connections,
+    points: Points,
+    /// Of each record so far.
+    keys: Vec<Option<ConnectionKey>>,
 }
 
 impl Decider {
     fn new() -> Self {
         let connections = Connections::new(1_000, Counter::default());
-        Self { announced: Announcements::default(), connections }
+        let (points, keys) = (Points::default(), vec![]);
+        Self { announced: Announcements::default(), connections, points, keys }
     }
 
     /// The decision about each record of a log, in its order.
@@ -87,13 +92,16 @@ impl Decider {
         let mut decided = Vec::new();
         for batch in log {
             self.announced.renew(batch);
+            let mut points = self.points.of_batch(&batch.agent, &batch.node);
             for record in &batch.records {
-                let primary = if record.detail == Detail::Flow {
-                    let connection = self.connections.observe(record, &batch.agent, &batch.node);
-                    is_primary(record, &batch.agent, connection, &self.announced)
+                let point = points.point(&record.interface);
+                let (key, primary) = if record.detail == Detail::Flow {
+                    let (key, connection) = self.connections.observe(record, &point);
+                    (Some(key), is_primary(record, &point, connection, &self.announced))
                 } else {
-                    is_primary_summary(record, &batch.agent, &self.announced)
+                    (None, is_primary_summary(record, &batch.agent, &self.announced))
                 };
+                self.keys.push(key);
                 decided.push((batch, record, primary));
             }
         }

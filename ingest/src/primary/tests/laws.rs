@@ -45,9 +45,12 @@ fn row((batch, record, primary): &Decision<'_>) -> Restored {
     Restored {
         connection_id: record.connection_id,
         id_kind: record.id_kind,
-        agent: Arc::clone(&batch.agent),
-        node: Arc::clone(&batch.node),
-        interface: Arc::clone(&record.interface),
+        point: Point::new(
+            Arc::clone(&batch.agent),
+            Arc::clone(&batch.node),
+            Arc::clone(&record.interface),
+        )
+        .into(),
         reporter: record.reporter,
         client: record.client,
         server: record.server,
@@ -63,7 +66,8 @@ fn row((batch, record, primary): &Decision<'_>) -> Restored {
 fn together(rows: Vec<Restored>) -> Vec<Restored> {
     let mut together: BTreeMap<(u64, Arc<str>, String), Restored> = BTreeMap::new();
     for row in rows {
-        let point = (row.connection_id, Arc::clone(&row.agent), row.interface.name.clone());
+        let point =
+            (row.connection_id, Arc::clone(&row.point.agent), row.point.interface.name.clone());
         let all = together.entry(point).or_insert_with(|| row.clone());
         all.first_seen_us = all.first_seen_us.min(row.first_seen_us);
         all.last_seen_us = all.last_seen_us.max(row.last_seen_us);
@@ -148,8 +152,9 @@ proptest! {
         let (mut decider, mut decided, mut from) = (Decider::new(), Vec::new(), 0);
         for cut in cuts {
             let chunk = decider.decide(&log[from..cut]);
-            for (batch, record, _) in &chunk {
-                let mut connection = decider.connections.find(record, &batch.agent);
+            let keys: Vec<_> = decider.keys[decided.len()..].to_vec();
+            for ((batch, record, _), key) in chunk.iter().zip(keys) {
+                let mut connection = key.and_then(|key| decider.connections.get(key));
                 let index = IdentityIndex::default();
                 let record = directed(record, &batch.node, connection.as_deref_mut(), &index);
                 named(&record, &batch.node, connection, &index);
