@@ -1,5 +1,6 @@
 //! Records with their names as a block of `flows`: filled row by row, written column by column.
 
+use std::borrow::Cow;
 use std::net::Ipv6Addr;
 use std::sync::{Arc, LazyLock};
 
@@ -16,10 +17,10 @@ use crate::points::Point;
 use crate::row::{mapped, micros, seconds, seconds_short};
 
 /// What a row is made of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct NamedRecord<'a> {
-    pub(crate) record: &'a FlowRecord,
-    pub(crate) names: &'a ConnectionNames,
+    pub(crate) record: Cow<'a, FlowRecord>,
+    pub(crate) names: Arc<ConnectionNames>,
     pub(crate) primary: bool,
     pub(crate) point: &'a Arc<Point>,
     pub(crate) topic_id: &'a Arc<str>,
@@ -50,11 +51,11 @@ macro_rules! columns {
                 }
             }
 
-            /// Adds a row.
-            pub(crate) fn push(&mut self, $named: $row) {
-                self.rows += 1;
-                $(self.$common.push($shared);)+
-                $(self.$name.push($value);)+
+            /// Adds rows, column after column: of some hundred rows all that is read stays near.
+            pub(crate) fn extend(&mut self, rows: &[$row]) {
+                self.rows += rows.len();
+                $(rows.iter().for_each(|$named| self.$common.push($shared));)+
+                $(rows.iter().for_each(|$named| self.$name.push($value));)+
             }
 
             /// The rows as one block; without rows, nothing.

@@ -3,6 +3,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
+use std::hint::black_box;
 use std::sync::Arc;
 
 use flowtrail_schema::connection_id::client_isn;
@@ -12,7 +13,7 @@ use prometheus_client::metrics::counter::Counter;
 use slotmap::{SlotMap, new_key_type};
 use smallvec::SmallVec;
 
-use crate::naming::ConnectionNames;
+use crate::naming::{ConnectionNames, ResolvedWith};
 use crate::points::Point;
 use sighting::{Sighting, same_ends};
 
@@ -58,8 +59,8 @@ pub(crate) struct Connection {
     pub(crate) inferred_server: Option<Endpoint>,
     /// Its names, once resolved.
     pub(crate) names: Option<Arc<ConnectionNames>>,
-    /// How many observations its names were settled with: until there are more, they stay.
-    pub(crate) settled_with: Option<usize>,
+    /// What its names were resolved with: until that changes, they stay.
+    pub(crate) resolved_with: Option<ResolvedWith>,
 }
 
 /// A connection as one observation point shows it.
@@ -147,9 +148,27 @@ impl Connections {
         self.connections.get_mut(key)
     }
 
+    /// Reads of each connection where it lies. Memory answers many such reads in the time of one, but not
+    /// those of work that needs the answer before it goes on.
+    pub(crate) fn bring_near(&self, keys: impl Iterator<Item = ConnectionKey>) {
+        let read = |key| {
+            let names = self.connections.get(key)?.names.as_ref()?;
+            Some(names.client.real.port)
+        };
+        black_box(keys.filter_map(read).fold(0, |all, one| all ^ one));
+    }
+
+    /// The same for those that records may be of.
+    pub(crate) fn bring_near_alike(&self, records: &[FlowRecord]) {
+        let shared = records.iter().map(|record| Shared::by(record.connection_id, record.id_kind));
+        let newest: Vec<ConnectionKey> =
+            shared.filter_map(|shared| Some(self.groups.get(&shared)?.newest)).collect();
+        self.bring_near(newest.into_iter());
+    }
+
     fn note(&mut self, sighting: &Sighting<'_>) -> (ConnectionKey, &mut Connection) {
         self.touches += 1;
-        let shared = Shared::by(sighting);
+        let shared = Shared::by(sighting.connection_id, sighting.id_kind);
         let found = match self.groups.get_mut(&shared) {
             Some(group) => {
                 group.touched = self.touches;
@@ -240,12 +259,10 @@ impl Connections {
 }
 
 impl Shared {
-    fn by(sighting: &Sighting<'_>) -> Self {
-        match sighting.id_kind {
-            IdKind::Complete | IdKind::Partial => {
-                Self::ClientIsn(client_isn(sighting.connection_id))
-            }
-            IdKind::TupleHash => Self::TupleHash(sighting.connection_id),
+    fn by(connection_id: u64, id_kind: IdKind) -> Self {
+        match id_kind {
+            IdKind::Complete | IdKind::Partial => Self::ClientIsn(client_isn(connection_id)),
+            IdKind::TupleHash => Self::TupleHash(connection_id),
         }
     }
 }
@@ -261,7 +278,7 @@ impl Connection {
             observations: SmallVec::new(),
             inferred_server: None,
             names: None,
-            settled_with: None,
+            resolved_with: None,
         }
     }
 

@@ -14,6 +14,7 @@
 mod address;
 pub mod cidr;
 mod describe;
+mod entities;
 mod known;
 mod lookup;
 mod ownership;
@@ -26,12 +27,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use flowtrail_schema::row::EntityKind;
-use foldhash::fast::RandomState;
 use tracing::debug;
 
 use crate::objects::{Kind, Object};
 use cidr::CidrNames;
 use describe::{Described, describe};
+use entities::Entities;
 use known::{KnownAs, Nobody};
 use ownership::{Claim, End, Ownerships};
 pub use stored::Changes;
@@ -86,7 +87,7 @@ pub struct Counts {
 /// Identities by address and time. Times are microseconds since the epoch.
 #[derive(Debug, Default)]
 pub struct IdentityIndex {
-    entities: HashMap<Arc<str>, Entity, RandomState>,
+    entities: Entities,
     ownerships: Ownerships,
     cidr_names: CidrNames,
     /// Uids of the pods behind each Service.
@@ -99,7 +100,7 @@ pub struct IdentityIndex {
     vanished: VecDeque<Arc<str>>,
     service_workloads: Mutex<WorkloadCache>,
     nobody: Nobody,
-    /// Which one of the states that this index was in.
+    /// Which one of the states that the index was in this is.
     generation: u64,
     /// Uids of entities that the table does not know as they are.
     changed: HashSet<Arc<str>>,
@@ -176,6 +177,11 @@ impl IdentityIndex {
         *seen_us = now_us.max(*seen_us);
     }
 
+    /// Tells states of the index apart: in one and the same, it gives the same answers.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// What the index holds and had to refuse.
     pub fn counts(&self) -> Counts {
         self.counts
@@ -183,6 +189,7 @@ impl IdentityIndex {
 
     /// Names what Kubernetes does not know.
     pub fn set_cidr_names(&mut self, names: CidrNames) {
+        self.generation += 1;
         self.cidr_names = names;
     }
 
@@ -200,7 +207,7 @@ impl IdentityIndex {
             return;
         };
         let uid = Arc::clone(&described.uid);
-        if !self.entities.contains_key(&uid) && self.entities.len() >= MAX_OBJECTS {
+        if !self.entities.has(&uid) && self.entities.len() >= MAX_OBJECTS {
             self.counts.refused += 1;
             return;
         }
@@ -210,35 +217,40 @@ impl IdentityIndex {
         }
         self.generation += 1;
         self.counts.ownerships_forgotten += described.refused_claims;
-        let old = self.entities.remove(&uid);
+        let entity = Entity::from(&described);
+        let (key, old) = self.entities.put(&uid, entity);
+        let given_up: Vec<Claim> = old
+            .iter()
+            .flat_map(|old| &old.claims)
+            .filter(|claim| !described.claims.contains(claim))
+            .copied()
+            .collect();
         let mut changed = false;
-        if let Some(old) = &old {
-            for claim in old.claims.iter().filter(|claim| !described.claims.contains(claim)) {
-                changed |= self.ownerships.end(*claim, &uid, End::Released, now_us);
-            }
+        for claim in &given_up {
+            changed |= self.ownerships.end(*claim, &uid, End::Released, now_us);
         }
         for claim in &described.claims {
-            let claimed = self.ownerships.claim(*claim, &uid, described.life, now_us);
+            let claimed = self.ownerships.claim(*claim, (&uid, key), described.life, now_us);
             self.counts.ownerships_forgotten += claimed.forgotten;
             changed |= claimed.changed;
         }
         self.take_in_endpoints(&described, old.as_ref());
-        let mut entity = Entity::from(described);
-        // Claims it gave up stay listed, so that they are forgotten with it.
-        let given_up = old.iter().flat_map(|old| &old.claims);
-        let given_up: Vec<_> =
-            given_up.filter(|claim| !entity.claims.contains(claim)).copied().collect();
+        self.keep_given_up(&uid, given_up);
+        self.note_owner(&uid, &described);
+        let known = self.entities.get(&uid).zip(old);
+        if changed || known.is_none_or(|(new, old)| old.names() != new.names()) {
+            self.changed.insert(uid);
+        }
+        self.counts.objects = self.entities.len();
+    }
+
+    /// Claims that an object gave up stay listed, so that they are forgotten with it.
+    fn keep_given_up(&mut self, uid: &str, given_up: Vec<Claim>) {
+        let Some(entity) = self.entities.get_mut(uid) else { return };
         entity.claims.extend(given_up);
         let excess = entity.claims.split_off(entity.claims.len().min(MAX_CLAIMS));
-        self.ownerships.forget(&uid, &excess);
+        self.ownerships.forget(uid, &excess);
         self.counts.ownerships_forgotten += excess.len() as u64;
-        let known = old.is_some_and(|old| old.names() == entity.names());
-        self.note_owner(&uid, &entity);
-        if changed || !known {
-            self.changed.insert(Arc::clone(&uid));
-        }
-        self.entities.insert(uid, entity);
-        self.counts.objects = self.entities.len();
     }
 
     /// The pods behind a Service, and the Service itself.
@@ -331,17 +343,17 @@ impl Entity {
     }
 }
 
-impl From<Described> for Entity {
-    fn from(described: Described) -> Self {
+impl From<&Described> for Entity {
+    fn from(described: &Described) -> Self {
         Self {
             kind: described.kind,
-            namespace: described.namespace,
-            name: described.name,
-            node: described.node,
-            owner: described.owner,
-            ports: described.ports,
-            claims: described.claims,
-            slice_of: described.slice_of,
+            namespace: Arc::clone(&described.namespace),
+            name: Arc::clone(&described.name),
+            node: Arc::clone(&described.node),
+            owner: described.owner.clone(),
+            ports: described.ports.clone(),
+            claims: described.claims.clone(),
+            slice_of: described.slice_of.clone(),
             vanished: false,
             seen: true,
             known_as: KnownAs::default(),

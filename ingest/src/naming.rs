@@ -88,9 +88,12 @@ pub(crate) fn named(
     let Some(connection) = connection.filter(proven) else {
         return Arc::new(resolve(&own, &[], record.first_seen_us, index));
     };
-    let seen_at = connection.observations.len();
+    let with = ResolvedWith {
+        observations: connection.observations.len(),
+        index: Some((index.generation(), connection.first_seen_us())),
+    };
     if let Some(names) = connection.names.as_ref()
-        && connection.settled_with == Some(seen_at)
+        && connection.resolved_with.is_some_and(|resolved| resolved.covers(with))
     {
         return Arc::clone(names);
     }
@@ -104,9 +107,26 @@ pub(crate) fn named(
         None => Arc::new(resolved),
     };
     let servers = others.iter().map(|other| other.server).chain([own.server]);
-    connection.settled_with = names.is_settled(servers).then_some(seen_at);
+    let index = with.index.filter(|_| !names.is_settled(servers));
+    connection.resolved_with = Some(ResolvedWith { index, ..with });
     connection.names = Some(Arc::clone(&names));
     names
+}
+
+/// What a connection's names were resolved with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ResolvedWith {
+    observations: usize,
+    /// The state of the index, and the instant that it was asked for; `None` if nothing but another
+    /// observation could add to the names.
+    index: Option<(u64, u64)>,
+}
+
+impl ResolvedWith {
+    /// Whether names that are resolved with this are the same as with the other.
+    fn covers(self, other: Self) -> bool {
+        self.observations == other.observations && (self.index.is_none() || self == other)
+    }
 }
 
 /// A connection's ends as one observation shows them.

@@ -209,24 +209,36 @@ pub(crate) struct Numbered<T: ?Sized> {
     /// By number; held, so that an address in `by_address` means the same throughout.
     all: Vec<Arc<T>>,
     by_address: HashMap<usize, u32, RandomState>,
+    /// The last row's address and number: the next is often the same.
+    last: Option<(usize, u32)>,
 }
 
 impl<T: ?Sized> Numbered<T> {
     /// Without rows yet, and with room for so many.
     pub(crate) fn with_capacity(rows: usize) -> Self {
-        Self { rows: Vec::with_capacity(rows), all: Vec::new(), by_address: HashMap::default() }
+        Self {
+            rows: Vec::with_capacity(rows),
+            all: Vec::new(),
+            by_address: HashMap::default(),
+            last: None,
+        }
     }
 
     /// Adds a row's.
     #[inline]
     pub(crate) fn push(&mut self, value: &Arc<T>) {
-        let Self { rows, all, by_address } = self;
-        let number = by_address.entry(Arc::as_ptr(value).addr()).or_insert_with(|| {
-            all.push(Arc::clone(value));
-            // A block has fewer rows than this has numbers.
-            all.len() as u32 - 1
-        });
-        rows.push(*number);
+        let Self { rows, all, by_address, last } = self;
+        let address = Arc::as_ptr(value).addr();
+        let number = match *last {
+            Some((there, number)) if there == address => number,
+            _ => *by_address.entry(address).or_insert_with(|| {
+                all.push(Arc::clone(value));
+                // A block has fewer rows than this has numbers.
+                all.len() as u32 - 1
+            }),
+        };
+        *last = Some((address, number));
+        rows.push(number);
     }
 
     /// Adds a column with a text of each row's.

@@ -1,8 +1,6 @@
 //! What ingest knows of one partition: its past, as far as decisions need it, and the chunk in hand.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flowtrail_schema::topic::coverage_partition;
@@ -10,14 +8,14 @@ use flowtrail_schema::{Detail, FlowBatch, FlowRecord};
 
 use tracing::warn;
 
-use crate::chunk::{Accepted, Chunk, Decided};
+use crate::chunk::{Accepted, Chunk, ChunkId, Decided};
 use crate::columns::{FlowColumns, NamedRecord};
 use crate::connections::{Connections, MAX_CONNECTIONS};
 use crate::dedup::Dedup;
 use crate::identity::IdentityIndex;
 use crate::journal::Past;
 use crate::metrics::{IngestMetrics, Named};
-use crate::naming::{ConnectionNames, directed, named};
+use crate::naming::{directed, named};
 use crate::points::Points;
 use crate::position::Position;
 use crate::primary::{Announcements, is_primary, is_primary_summary};
@@ -27,6 +25,9 @@ use crate::writer::{Rows, Written};
 
 /// Seconds of a day (UTC), by which `flows` is partitioned.
 pub(crate) const DAY_S: u64 = 86_400;
+
+/// Records that become rows at once: few enough to stay in a core's cache, with their names.
+const ROWS_AT_ONCE: usize = 256;
 
 /// One partition's state.
 pub(crate) struct Partition {
@@ -138,6 +139,7 @@ impl Partition {
         announced.renew(&batch);
         let FlowBatch { agent, node, records, coverage, announced_addresses, .. } = batch;
         let mut points = points.of_batch(&agent, &node);
+        connections.bring_near_alike(&records);
         let decide = |record: &FlowRecord| {
             let point = points.point(&record.interface);
             if record.detail == Detail::Flow {
@@ -181,26 +183,24 @@ impl Partition {
     ) -> Rows {
         let mut days: BTreeMap<u64, FlowColumns> = BTreeMap::new();
         let (mut coverage, mut counted) = (Vec::new(), Named::default());
+        let mut some = Vec::with_capacity(ROWS_AT_ONCE);
         for batch in &chunk.batches {
-            for (record, decided) in batch.decided() {
-                let day = record.interval.start_s() / DAY_S;
-                if written.contains_key(&day) {
-                    continue;
+            let mut decided = batch.decided().peekable();
+            while let Some((first, _)) = decided.peek() {
+                let day = day_of(first);
+                let of_day =
+                    std::iter::from_fn(|| decided.next_if(|(next, _)| day_of(next) == day));
+                some.extend(of_day.take(ROWS_AT_ONCE));
+                if !written.contains_key(&day) {
+                    // Most often all rows are of one day.
+                    let room = if days.is_empty() { chunk.rows } else { 0 };
+                    let columns =
+                        days.entry(day).or_insert_with(|| FlowColumns::with_capacity(room));
+                    let rows = self.named(&some, chunk.id, topic, index);
+                    rows.iter().for_each(|row| counted.count(&row.record, &row.names));
+                    columns.extend(&rows);
                 }
-                let (record, names) = self.named(record, decided, index);
-                counted.count(&record, &names);
-                // Most often all rows are of one day.
-                let room = if days.is_empty() { chunk.rows } else { 0 };
-                days.entry(day).or_insert_with(|| FlowColumns::with_capacity(room)).push(
-                    NamedRecord {
-                        record: &record,
-                        names: &names,
-                        primary: decided.primary,
-                        point: &decided.point,
-                        topic_id: &topic.id,
-                        chunk: chunk.id,
-                    },
-                );
+                some.clear();
             }
             let reports = batch.coverage.iter();
             coverage.extend(reports.map(|report| coverage_row(report, batch, topic, chunk.id)));
@@ -212,18 +212,24 @@ impl Partition {
         Rows { flows, coverage, delivery, named: counted }
     }
 
-    /// A record, its direction settled, and the names of its ends.
+    /// Records, their directions settled, with the names of their ends.
     fn named<'a>(
         &mut self,
-        record: &'a FlowRecord,
-        decided: &Decided,
+        records: &[(&'a FlowRecord, &'a Decided)],
+        chunk: ChunkId,
+        topic: &'a Topic,
         index: &IdentityIndex,
-    ) -> (Cow<'a, FlowRecord>, Arc<ConnectionNames>) {
-        let node = &decided.point.node;
-        let mut connection = decided.connection.and_then(|key| self.connections.get(key));
-        let record = directed(record, node, connection.as_deref_mut(), index);
-        let names = named(&record, node, connection, index);
-        (record, names)
+    ) -> Vec<NamedRecord<'a>> {
+        self.connections.bring_near(records.iter().filter_map(|(_, decided)| decided.connection));
+        let name = |(record, decided): &(&'a FlowRecord, &'a Decided)| {
+            let node = &decided.point.node;
+            let mut connection = decided.connection.and_then(|key| self.connections.get(key));
+            let record = directed(record, node, connection.as_deref_mut(), index);
+            let names = named(&record, node, connection, index);
+            let Decided { primary, point, .. } = decided;
+            NamedRecord { record, names, primary: *primary, point, topic_id: &topic.id, chunk }
+        };
+        records.iter().map(name).collect()
     }
 
     /// When the chunk in hand must be cut, whatever is in it.
@@ -269,4 +275,8 @@ impl Partition {
     pub(crate) fn next_cut(&mut self) -> Option<Chunk> {
         self.cut.pop_front()
     }
+}
+
+fn day_of(record: &FlowRecord) -> u64 {
+    record.interval.start_s() / DAY_S
 }

@@ -148,15 +148,15 @@ fn random_block(rng: &mut Rng, chunk: ChunkId, rows: usize) -> (Rows, Vec<FlowRo
         let (agent, node) = (random_text(rng, &texts), random_text(rng, &texts));
         let point = Point::new(agent, node, Arc::clone(&record.interface)).into();
         let named = NamedRecord {
-            record: &record,
-            names: &names,
+            record: Cow::Borrowed(&record),
+            names: names.into(),
             primary: rng.bool(),
             point: &point,
             topic_id: &topic_id,
             chunk,
         };
-        columns.push(named);
         expected.push(flow_row(&named));
+        columns.extend(&[named]);
     }
     (columns.finish(), expected)
 }
@@ -266,8 +266,8 @@ fn pick<T: Copy>(rng: &mut Rng, values: &[T]) -> T {
 
 /// The row that a record is to become.
 fn flow_row(named: &NamedRecord<'_>) -> FlowRow {
-    let &NamedRecord { record, names, primary, point, topic_id, chunk } = named;
-    let ConnectionNames { client, server, service } = names;
+    let NamedRecord { record, names, primary, point, topic_id, chunk } = named;
+    let ConnectionNames { client, server, service } = &**names;
     let (service_namespace, service_name) = match service {
         Some(called) => (called.namespace.to_string(), called.name.to_string()),
         None => Default::default(),
@@ -284,7 +284,7 @@ fn flow_row(named: &NamedRecord<'_>) -> FlowRow {
         interface_kind: record.interface.kind.number(),
         reporter: record.reporter.number(),
         local_primary: record.local_primary,
-        primary,
+        primary: *primary,
         detail: record.detail.number(),
 
         connection_id: record.connection_id,

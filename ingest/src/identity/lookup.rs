@@ -108,7 +108,7 @@ impl IdentityIndex {
         order: impl Fn(&Ownership, &Entity) -> O,
     ) -> Option<(&'a Ownership, &'a Entity)> {
         let mut owners =
-            owners.filter_map(|ownership| Some((ownership, self.entities.get(&ownership.uid)?)));
+            owners.filter_map(|ownership| Some((ownership, self.entities.at(ownership.entity)?)));
         let first = owners.next()?;
         // Most often there are no others.
         let ordered = |(ownership, entity): (&'a Ownership, &Entity)| {

@@ -1,10 +1,14 @@
 //! Intervals of ownership: who held an address, a node's port or a node port, and from when to when.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
+use smallvec::SmallVec;
+
+use super::entities::EntityKey;
 
 /// Owners remembered for one claim, at most: an address that Jobs reuse every minute keeps four
 /// hours. Beyond it the one that ended earliest is forgotten and counted.
@@ -16,10 +20,22 @@ const STARTING_US: u64 = 5_000_000;
 
 /// Something that one object at a time owns: an address, a port of a node's address (a hostNetwork
 /// pod, a host port), or a port of every node (NodePort).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
     address: Option<IpAddr>,
     port: Option<u16>,
+}
+
+impl Hash for Claim {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (address, family) = match self.address {
+            Some(IpAddr::V4(address)) => (address.to_bits().into(), 4_u64),
+            Some(IpAddr::V6(address)) => (address.to_bits(), 6),
+            None => (0, 0),
+        };
+        state.write_u128(address);
+        state.write_u64(family << 32 | self.port.map_or(1 << 16, u64::from));
+    }
 }
 
 impl Claim {
@@ -69,6 +85,7 @@ pub(super) struct Life {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ownership {
     pub(super) uid: Arc<str>,
+    pub(super) entity: EntityKey,
     pub(super) start_us: u64,
     pub(super) exact: bool,
     pub(super) starting_us: u64,
@@ -102,7 +119,7 @@ pub(super) struct Claimed {
 
 #[derive(Debug, Default)]
 pub(super) struct Ownerships {
-    by_claim: HashMap<Claim, Vec<Ownership>, RandomState>,
+    by_claim: HashMap<Claim, SmallVec<[Ownership; 1]>, RandomState>,
 }
 
 impl Ownerships {
@@ -110,7 +127,7 @@ impl Ownerships {
     pub(super) fn claim(
         &mut self,
         claim: Claim,
-        uid: &Arc<str>,
+        (uid, entity): (&Arc<str>, EntityKey),
         life: Life,
         now_us: u64,
     ) -> Claimed {
@@ -135,6 +152,7 @@ impl Ownerships {
             claim,
             Ownership {
                 uid: Arc::clone(uid),
+                entity,
                 start_us: life.start_us,
                 exact: life.exact,
                 starting_us: life.starting_us,
@@ -208,7 +226,7 @@ impl Ownerships {
     }
 
     fn all(&self, claim: Claim) -> &[Ownership] {
-        self.by_claim.get(&claim).map(Vec::as_slice).unwrap_or_default()
+        self.by_claim.get(&claim).map(SmallVec::as_slice).unwrap_or_default()
     }
 
     /// Forgets what an object held.

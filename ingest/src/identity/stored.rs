@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use flowtrail_schema::row::{IdentitiesSeenRow, IdentityRow};
 
+use super::entities::EntityKey;
 use super::known::KnownAs;
 use super::lookup::entity_kind;
 use super::ownership::{Claim, Ownership};
@@ -67,7 +68,7 @@ impl IdentityIndex {
 
     /// Puts back what could not be told.
     pub fn put_back(&mut self, changes: Changes) {
-        let known = changes.uids.into_iter().filter(|uid| self.entities.contains_key(uid));
+        let known = changes.uids.into_iter().filter(|uid| self.entities.has(uid));
         self.changed.extend(known);
     }
 
@@ -112,13 +113,14 @@ impl IdentityIndex {
         let kind = kind_of(newest.kind)?;
         let seen_us = self.last_seen_us(kind);
         let mut claims = Vec::new();
+        let mut ownerships = Vec::new();
         let mut last_end_us = 0;
         for row in rows.iter().take(MAX_CLAIMS) {
             let Some(claim) = claim_of(row) else { continue };
             let ownership = ownership_of(row, uid, seen_us);
             last_end_us = last_end_us.max(ownership.end_us);
-            self.counts.ownerships_forgotten += self.ownerships.insert(claim, ownership);
             claims.push(claim);
+            ownerships.push((claim, ownership));
         }
         let workload = Workload {
             kind: newest.workload_kind.as_str().into(),
@@ -149,7 +151,11 @@ impl IdentityIndex {
             seen: false,
             known_as: KnownAs::default(),
         };
-        self.entities.insert(Arc::clone(uid), entity);
+        let (entity, _) = self.entities.put(uid, entity);
+        for (claim, ownership) in ownerships {
+            let ownership = Ownership { entity, ..ownership };
+            self.counts.ownerships_forgotten += self.ownerships.insert(claim, ownership);
+        }
         (last_end_us != u64::MAX).then_some(last_end_us)
     }
 
@@ -182,7 +188,7 @@ impl IdentityIndex {
     }
 }
 
-/// As the table explains its columns.
+/// As the table explains its columns; its entity is not known yet.
 fn ownership_of(row: &IdentityRow, uid: &Arc<str>, kind_seen_us: u64) -> Ownership {
     let start_us = since_epoch(row.start);
     let last_seen_us = since_epoch(row.last_seen);
@@ -195,6 +201,7 @@ fn ownership_of(row: &IdentityRow, uid: &Arc<str>, kind_seen_us: u64) -> Ownersh
     };
     Ownership {
         uid: Arc::clone(uid),
+        entity: EntityKey::default(),
         start_us,
         exact: true,
         starting_us: start_us,

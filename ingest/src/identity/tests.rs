@@ -309,7 +309,7 @@ fn one_object_cannot_claim_without_end() {
         greedy["spec"]["externalIPs"] = external(0x0c00_0000 + second * 1_000, 1_000);
         index.apply(&object::<Service>(greedy.clone()), at(second.into()));
     }
-    assert_eq!(index.entities[&Arc::from("greedy")].claims.len(), MAX_CLAIMS);
+    assert_eq!(index.entities.get("greedy").unwrap().claims.len(), MAX_CLAIMS);
     let of = |bits: u32, second| {
         index.lookup(std::net::Ipv4Addr::from(bits).into(), 1, at(second), "").kind
     };

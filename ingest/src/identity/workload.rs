@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use foldhash::fast::RandomState;
 
+use super::describe::Described;
 use super::{Entity, IdentityIndex};
 use crate::objects::Kind;
 
@@ -48,13 +49,13 @@ impl IdentityIndex {
 
     /// Notes whose owner is not known yet; and that it is known now, for those who waited. The watches
     /// of pods and of ReplicaSets are not in step.
-    pub(super) fn note_owner(&mut self, uid: &Arc<str>, entity: &Entity) {
-        if matches!(entity.kind, Kind::ReplicaSet | Kind::Job) {
+    pub(super) fn note_owner(&mut self, uid: &Arc<str>, described: &Described) {
+        if matches!(described.kind, Kind::ReplicaSet | Kind::Job) {
             self.changed.extend(self.orphans.remove(uid).into_iter().flatten());
         }
-        let owner = entity.owner.as_ref();
+        let owner = described.owner.as_ref();
         let listed = owner.filter(|owner| matches!(&*owner.kind, "ReplicaSet" | "Job"));
-        if let Some(owner) = listed.filter(|owner| !self.entities.contains_key(&owner.uid)) {
+        if let Some(owner) = listed.filter(|owner| !self.entities.has(&owner.uid)) {
             self.orphans.entry(Arc::clone(&owner.uid)).or_default().insert(Arc::clone(uid));
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use flowtrail_schema::interval::Interval;
 use flowtrail_schema::{Detail, FlowBatch};
+use foldhash::fast::RandomState;
 use prometheus_client::metrics::counter::Counter;
 
 use crate::admission::intervals;
@@ -45,9 +46,9 @@ const MAX_SILENCE_US: u64 = 3_600_000_000;
 /// the [`MAX_SILENCE_US`] before the summary.
 #[derive(Debug, Default)]
 pub(crate) struct Announcements {
-    announced: HashMap<IpAddr, Announced>,
+    announced: HashMap<IpAddr, Announced, RandomState>,
     /// Start of the newest interval of each agent.
-    heard_us: HashMap<Arc<str>, u64>,
+    heard_us: HashMap<Arc<str>, u64, RandomState>,
     newest_us: u64,
     /// `newest_us` when leases that have run out were last dropped: until it moves, no other has.
     swept_us: u64,
@@ -203,7 +204,13 @@ fn spans(batch: &FlowBatch) -> Vec<(u64, u64)> {
         Detail::Flow | Detail::Summary => leased(record.interval),
     });
     let reports = batch.coverage.iter().map(|report| leased(report.interval));
-    let mut all: Vec<(u64, u64)> = records.chain(reports).collect();
+    let mut all: Vec<(u64, u64)> = Vec::new();
+    for span in records.chain(reports) {
+        // Most records of a batch are of one interval.
+        if all.last() != Some(&span) {
+            all.push(span);
+        }
+    }
     all.sort_unstable();
     let mut spans: Vec<(u64, u64)> = Vec::new();
     for (from_us, until_us) in all {

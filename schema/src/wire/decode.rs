@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::protobuf::{Fields, Malformed, Value};
+use super::protobuf::{Fields, Malformed};
 use super::{DecodeError, Decoded, RecordError};
 use crate::batch::{Coverage, FlowBatch, MAX_RECORDS};
 use crate::interval::{Interval, IntervalLength};
@@ -17,16 +17,43 @@ use crate::record::{
 macro_rules! read {
     ($message:expr; $($number:literal: $kind:ident($value:ident) => $take:expr,)+) => {{
         let mut fields = Fields::of($message);
-        while let Some(field) = fields.next()? {
-            match field {
+        while let Some(key) = fields.key()? {
+            match key {
                 $(
-                    ($number, Value::$kind($value)) => $take,
-                    ($number, _) => return Err(Malformed::WireType.into()),
+                    ($number, wire_type!($kind)) => {
+                        let $value = value!(fields, $kind);
+                        $take
+                    }
                 )+
-                _ => {}
+                ($($number)|+, _) => return Err(Malformed::WireType.into()),
+                (number, wire_type) => fields.skip(number, wire_type)?,
             }
         }
     }};
+}
+
+macro_rules! wire_type {
+    (Varint) => {
+        0
+    };
+    (Fixed64) => {
+        1
+    };
+    (Bytes) => {
+        2
+    };
+}
+
+macro_rules! value {
+    ($fields:ident, Varint) => {
+        $fields.varint()?
+    };
+    ($fields:ident, Fixed64) => {
+        $fields.fixed64()?
+    };
+    ($fields:ident, Bytes) => {
+        $fields.bytes()?
+    };
 }
 
 /// Decodes a message.

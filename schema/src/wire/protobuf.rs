@@ -29,17 +29,7 @@ pub enum Malformed {
 /// Groups within groups that are followed, at most: nobody sends any, and each takes stack.
 const MAX_DEPTH: usize = 16;
 
-/// A field's value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Value<'a> {
-    Varint(u64),
-    Fixed64(u64),
-    Bytes(&'a [u8]),
-    /// A fixed32 or a group: this contract has none.
-    Other,
-}
-
-/// A message's fields from front to back.
+/// A message's fields from front to back: each its key, then its value by its type.
 pub(super) struct Fields<'a> {
     rest: &'a [u8],
 }
@@ -49,35 +39,42 @@ impl<'a> Fields<'a> {
         Self { rest: message }
     }
 
-    /// The next field's number and value; `None` at the end.
-    #[inline]
-    pub(super) fn next(&mut self) -> Result<Option<(u32, Value<'a>)>, Malformed> {
+    /// The next field's number and wire type; `None` at the end.
+    #[inline(always)]
+    pub(super) fn key(&mut self) -> Result<Option<(u32, u8)>, Malformed> {
         if self.rest.is_empty() {
             return Ok(None);
         }
-        let (number, wire_type) = self.key()?;
-        Ok(Some((number, self.value(number, wire_type, MAX_DEPTH)?)))
-    }
-
-    #[inline]
-    fn key(&mut self) -> Result<(u32, u8), Malformed> {
         let key = u32::try_from(self.varint()?).map_err(|_| Malformed::Key)?;
-        if key >> 3 == 0 { Err(Malformed::Key) } else { Ok((key >> 3, (key & 7) as u8)) }
+        if key >> 3 == 0 { Err(Malformed::Key) } else { Ok(Some((key >> 3, (key & 7) as u8))) }
     }
 
-    #[inline]
-    fn value(&mut self, number: u32, wire_type: u8, depth: usize) -> Result<Value<'a>, Malformed> {
+    /// The value of a field of wire type 1.
+    pub(super) fn fixed64(&mut self) -> Result<u64, Malformed> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// The value of a field of wire type 2.
+    #[inline(always)]
+    pub(super) fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
+        let length = usize::try_from(self.varint()?).map_err(|_| Malformed::Cut)?;
+        let (bytes, rest) = self.rest.split_at_checked(length).ok_or(Malformed::Cut)?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+
+    /// Passes over the value of a field.
+    pub(super) fn skip(&mut self, number: u32, wire_type: u8) -> Result<(), Malformed> {
+        self.skip_value(number, wire_type, MAX_DEPTH)
+    }
+
+    fn skip_value(&mut self, number: u32, wire_type: u8, depth: usize) -> Result<(), Malformed> {
         match wire_type {
-            0 => self.varint().map(Value::Varint),
-            1 => self.array().map(|bytes| Value::Fixed64(u64::from_le_bytes(bytes))),
-            2 => {
-                let length = usize::try_from(self.varint()?).map_err(|_| Malformed::Cut)?;
-                let (bytes, rest) = self.rest.split_at_checked(length).ok_or(Malformed::Cut)?;
-                self.rest = rest;
-                Ok(Value::Bytes(bytes))
-            }
-            3 => self.skip_group(number, depth).map(|()| Value::Other),
-            5 => self.array::<4>().map(|_| Value::Other),
+            0 => self.varint().map(drop),
+            1 => self.array::<8>().map(drop),
+            2 => self.bytes().map(drop),
+            3 => self.skip_group(number, depth),
+            5 => self.array::<4>().map(drop),
             _ => Err(Malformed::Key),
         }
     }
@@ -86,21 +83,26 @@ impl<'a> Fields<'a> {
     fn skip_group(&mut self, group: u32, depth: usize) -> Result<(), Malformed> {
         let depth = depth.checked_sub(1).ok_or(Malformed::Depth)?;
         loop {
-            let (number, wire_type) = self.key()?;
+            let (number, wire_type) = self.key()?.ok_or(Malformed::Cut)?;
             if wire_type == 4 {
                 return if number == group { Ok(()) } else { Err(Malformed::Key) };
             }
-            self.value(number, wire_type, depth)?;
+            self.skip_value(number, wire_type, depth)?;
         }
     }
 
-    #[inline]
-    fn varint(&mut self) -> Result<u64, Malformed> {
+    /// The value of a field of wire type 0.
+    #[inline(always)]
+    pub(super) fn varint(&mut self) -> Result<u64, Malformed> {
         // Most are of one byte: flags, small counts, keys.
         if let [byte @ ..0x80, rest @ ..] = self.rest {
             self.rest = rest;
             return Ok(u64::from(*byte));
         }
+        self.long_varint()
+    }
+
+    fn long_varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0;
         for (index, byte) in self.rest.iter().enumerate().take(10) {
             value |= u64::from(byte & 0x7f) << (index * 7);
