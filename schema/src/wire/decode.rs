@@ -25,7 +25,9 @@ macro_rules! read {
                         $take
                     }
                 )+
-                ($($number)|+, _) => return Err(Malformed::WireType.into()),
+                (number, _) if [$($number),+].contains(&number) => {
+                    return Err(Malformed::WireType.into());
+                }
                 (number, wire_type) => fields.skip(number, wire_type)?,
             }
         }
