@@ -85,11 +85,12 @@ CREATE TABLE IF NOT EXISTS flows
     duration_count                 UInt32 CODEC(T64, ZSTD(1)),
     duration_max_us                UInt64 CODEC(T64, ZSTD(1)),
 
+    topic_id                       LowCardinality(String) COMMENT 'topic that partition and chunk_start are of: one made anew counts from 0 again',
     partition                      UInt32 COMMENT 'Kafka partition the record came by' CODEC(ZSTD(1)),
     chunk_start                    UInt64 COMMENT 'first offset of the chunk it was inserted with: see deliveries' CODEC(ZSTD(1))
 )
 ENGINE = MergeTree
 PARTITION BY toDate(interval_start)
-ORDER BY (toStartOfHour(interval_start), client_namespace, client_workload, server_namespace, server_workload, client_name, server_name, server_port, interval_start)
+ORDER BY (toStartOfTenMinutes(interval_start), client_namespace, client_workload, server_namespace, server_workload, client_name, server_name, server_port, interval_start)
 TTL interval_start + INTERVAL 14 DAY
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000

@@ -13,6 +13,7 @@ CREATE TABLE IF NOT EXISTS coverage
     records_emitted     UInt64 CODEC(T64, ZSTD(1)),
     records_dropped     UInt64 COMMENT 'records given up because every queue towards Kafka was full' CODEC(T64, ZSTD(1)),
     announced_addresses Array(IPv6) COMMENT 'addresses whose client side the agent observes' CODEC(ZSTD(1)),
+    topic_id            LowCardinality(String) COMMENT 'topic that partition and chunk_start are of',
     partition           UInt32 CODEC(ZSTD(1)),
     chunk_start         UInt64 CODEC(ZSTD(1))
 )

@@ -29,14 +29,20 @@ pub const MIGRATIONS: &[Migration] = migrations![
     1 "flows" "0001_flows.sql",
     2 "coverage" "0002_coverage.sql",
     3 "deliveries" "0003_deliveries.sql",
-    4 "flows_topic" "0004_flows_topic.sql",
-    5 "coverage_topic" "0005_coverage_topic.sql",
-    6 "edges_1m" "0006_edges_1m.sql",
-    7 "edges_1h" "0007_edges_1h.sql",
-    8 "edges_1m_view" "0008_edges_1m_view.sql",
-    9 "edges_1h_view" "0009_edges_1h_view.sql",
-    10 "identities" "0010_identities.sql",
-    11 "identities_seen" "0011_identities_seen.sql",
+    4 "edges_1m" "0004_edges_1m.sql",
+    5 "edges_1h" "0005_edges_1h.sql",
+    6 "edges_1d" "0006_edges_1d.sql",
+    7 "workload_edges_1h" "0007_workload_edges_1h.sql",
+    8 "workload_edges_1d" "0008_workload_edges_1d.sql",
+    9 "coverage_1h" "0009_coverage_1h.sql",
+    10 "edges_1m_view" "0010_edges_1m_view.sql",
+    11 "edges_1h_view" "0011_edges_1h_view.sql",
+    12 "edges_1d_view" "0012_edges_1d_view.sql",
+    13 "workload_edges_1h_view" "0013_workload_edges_1h_view.sql",
+    14 "workload_edges_1d_view" "0014_workload_edges_1d_view.sql",
+    15 "coverage_1h_view" "0015_coverage_1h_view.sql",
+    16 "identities" "0016_identities.sql",
+    17 "identities_seen" "0017_identities_seen.sql",
 ];
 
 /// The version this program works with: the last step's.
@@ -81,12 +87,27 @@ pub const AUDITS: &[Audit] = &[
     Audit {
         name: "edges_1m against flows",
         statement: ROLLUPS,
-        parameters: &[("table", "edges_1m"), ("time", "minute"), ("seconds", "60")],
+        parameters: &[("table", "edges_1m"), ("seconds", "60")],
     },
     Audit {
         name: "edges_1h against flows",
         statement: ROLLUPS,
-        parameters: &[("table", "edges_1h"), ("time", "hour"), ("seconds", "3600")],
+        parameters: &[("table", "edges_1h"), ("seconds", "3600")],
+    },
+    Audit {
+        name: "edges_1d against flows",
+        statement: ROLLUPS,
+        parameters: &[("table", "edges_1d"), ("seconds", "86400")],
+    },
+    Audit {
+        name: "workload_edges_1h against flows",
+        statement: ROLLUPS,
+        parameters: &[("table", "workload_edges_1h"), ("seconds", "3600")],
+    },
+    Audit {
+        name: "workload_edges_1d against flows",
+        statement: ROLLUPS,
+        parameters: &[("table", "workload_edges_1d"), ("seconds", "86400")],
     },
 ];
 

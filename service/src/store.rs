@@ -207,21 +207,12 @@ impl ClickHouseArgs {
     /// If ClickHouse is away or refuses the statement.
     pub async fn keep_forever(&self) -> Result<(), StoreError> {
         let client = self.client();
-        for table in ["flows", "coverage", "edges_1m", "edges_1h", "identities"] {
-            #[derive(Row, Deserialize)]
-            struct Ddl {
-                create_table_query: String,
-            }
+        let limited = "SELECT name FROM system.tables WHERE database = currentDatabase() \
+             AND engine LIKE '%MergeTree' AND create_table_query LIKE '% TTL %' AND name != 'deliveries'";
+        let limited = client.query(limited).fetch_all::<String>().await;
+        for table in limited.map_err(|source| self.failed("look for retentions", source))? {
             let what = format!("remove the retention of {table}");
-            let ddl: Ddl = client
-                .query("SELECT create_table_query FROM system.tables WHERE database = currentDatabase() AND name = ?")
-                .bind(table)
-                .fetch_one()
-                .await
-                .map_err(|source| self.failed(&what, source))?;
-            if ddl.create_table_query.contains(" TTL ") {
-                execute(&client, &format!("ALTER TABLE {table} REMOVE TTL"), &what).await?;
-            }
+            execute(&client, &format!("ALTER TABLE {table} REMOVE TTL"), &what).await?;
         }
         Ok(())
     }

@@ -1,25 +1,28 @@
--- What the primary rows of flows add up to, for each hour, pair of ends and server port.
-CREATE TABLE IF NOT EXISTS edges_1h
+-- The same for each day (UTC).
+CREATE TABLE IF NOT EXISTS workload_edges_1d
 (
-    hour                           DateTime('UTC') CODEC(DoubleDelta, ZSTD(1)),
+    start                          DateTime('UTC') COMMENT 'start of the day' CODEC(DoubleDelta, ZSTD(1)),
     client_kind                    Enum8('pod' = 1, 'service' = 2, 'node' = 3, 'external' = 4, 'unknown' = 5),
     client_namespace               LowCardinality(String),
     client_workload                LowCardinality(String),
     client_workload_kind           LowCardinality(String),
-    client_name                    LowCardinality(String),
-    client_node                    LowCardinality(String),
+    client_name                    LowCardinality(String) COMMENT 'of an end without workload; else empty',
+    client_real_ip                 IPv6 COMMENT 'of an end without workload; else ::' CODEC(ZSTD(1)),
     server_kind                    Enum8('pod' = 1, 'service' = 2, 'node' = 3, 'external' = 4, 'unknown' = 5),
     server_namespace               LowCardinality(String),
     server_workload                LowCardinality(String),
     server_workload_kind           LowCardinality(String),
-    server_name                    LowCardinality(String),
-    server_node                    LowCardinality(String),
+    server_name                    LowCardinality(String) COMMENT 'of an end without workload; else empty',
+    server_real_ip                 IPv6 COMMENT 'of an end without workload; else ::' CODEC(ZSTD(1)),
     server_port                    UInt16 CODEC(ZSTD(1)),
+    server_real_port               UInt16 CODEC(ZSTD(1)),
     service_namespace              LowCardinality(String),
     service_name                   LowCardinality(String),
     direction_inferred             Bool,
     records                        UInt64 COMMENT 'primary rows of flows that were summed' CODEC(T64, ZSTD(1)),
-    open_at_start                  UInt64 COMMENT 'open when the hour began' CODEC(T64, ZSTD(1)),
+    first_seen                     SimpleAggregateFunction(min, DateTime64(6, 'UTC')) CODEC(T64, ZSTD(1)),
+    last_seen                      SimpleAggregateFunction(max, DateTime64(6, 'UTC')) CODEC(T64, ZSTD(1)),
+    open_at_start                  UInt64 COMMENT 'open when the day began' CODEC(T64, ZSTD(1)),
     sent_bytes                     UInt64 CODEC(T64, ZSTD(1)),
     sent_payload_bytes             UInt64 CODEC(T64, ZSTD(1)),
     sent_packets                   UInt64 CODEC(T64, ZSTD(1)),
@@ -43,19 +46,21 @@ CREATE TABLE IF NOT EXISTS edges_1h
     syn_to_synack_us               UInt64 CODEC(T64, ZSTD(1)),
     syn_to_synack_count            UInt64 CODEC(T64, ZSTD(1)),
     syn_to_synack_max_us           SimpleAggregateFunction(max, UInt64) CODEC(T64, ZSTD(1)),
+    syn_to_synack_buckets          SimpleAggregateFunction(sumMap, Map(UInt16, UInt64)) COMMENT 'samples by bucket: bucket i holds [1.1^i, 1.1^(i+1)) microseconds' CODEC(ZSTD(1)),
     synack_to_ack_us               UInt64 CODEC(T64, ZSTD(1)),
     synack_to_ack_count            UInt64 CODEC(T64, ZSTD(1)),
     synack_to_ack_max_us           SimpleAggregateFunction(max, UInt64) CODEC(T64, ZSTD(1)),
     first_response_us              UInt64 CODEC(T64, ZSTD(1)),
     first_response_count           UInt64 CODEC(T64, ZSTD(1)),
     first_response_max_us          SimpleAggregateFunction(max, UInt64) CODEC(T64, ZSTD(1)),
+    first_response_buckets         SimpleAggregateFunction(sumMap, Map(UInt16, UInt64)) COMMENT 'samples by bucket: bucket i holds [1.1^i, 1.1^(i+1)) microseconds' CODEC(ZSTD(1)),
     duration_us                    UInt64 CODEC(T64, ZSTD(1)),
     duration_count                 UInt64 CODEC(T64, ZSTD(1)),
     duration_max_us                SimpleAggregateFunction(max, UInt64) CODEC(T64, ZSTD(1))
 )
 ENGINE = SummingMergeTree
-PARTITION BY toYYYYMM(hour)
-PRIMARY KEY (hour, client_namespace, client_workload, server_namespace, server_workload)
-ORDER BY (hour, client_namespace, client_workload, server_namespace, server_workload, client_name, server_name, server_port, service_namespace, service_name, client_kind, client_workload_kind, client_node, server_kind, server_workload_kind, server_node, direction_inferred)
-TTL hour + INTERVAL 2 YEAR
+PARTITION BY toYYYYMM(start)
+PRIMARY KEY (start, client_namespace, client_workload, server_namespace, server_workload)
+ORDER BY (start, client_namespace, client_workload, server_namespace, server_workload, client_name, server_name, server_port, service_namespace, service_name, client_kind, client_workload_kind, client_real_ip, server_kind, server_workload_kind, server_real_ip, server_real_port, direction_inferred)
+TTL start + INTERVAL 2 YEAR
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000

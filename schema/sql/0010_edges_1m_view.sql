@@ -1,24 +1,31 @@
--- Feeds edges_1m with what is inserted into flows.
+-- Feeds edges_1m with what is inserted into flows; each further rollup is fed by the one before it.
 CREATE MATERIALIZED VIEW IF NOT EXISTS edges_1m_view TO edges_1m AS
 SELECT
-    toStartOfMinute(interval_start) AS minute,
+    toStartOfMinute(interval_start) AS start,
     client_kind,
     client_namespace,
     client_workload,
     client_workload_kind,
     client_name,
     client_node,
+    client_ip,
+    client_real_ip,
     server_kind,
     server_namespace,
     server_workload,
     server_workload_kind,
     server_name,
     server_node,
+    server_ip,
+    server_real_ip,
     server_port,
+    server_real_port,
     service_namespace,
     service_name,
     direction_inferred,
     count() AS records,
+    min(flows.first_seen) AS first_seen,
+    max(flows.last_seen) AS last_seen,
     sumIf(flows.open_at_start, interval_start = toStartOfMinute(interval_start)) AS open_at_start,
     sum(flows.sent_bytes) AS sent_bytes,
     sum(flows.sent_payload_bytes) AS sent_payload_bytes,
@@ -43,15 +50,17 @@ SELECT
     sum(flows.syn_to_synack_us) AS syn_to_synack_us,
     sum(flows.syn_to_synack_count) AS syn_to_synack_count,
     max(flows.syn_to_synack_max_us) AS syn_to_synack_max_us,
+    sumMapIf(map(toUInt16(floor(log(greatest(intDiv(flows.syn_to_synack_us, greatest(flows.syn_to_synack_count, 1)), 1)) / log(1.1))), toUInt64(flows.syn_to_synack_count)), flows.syn_to_synack_count > 0) AS syn_to_synack_buckets,
     sum(flows.synack_to_ack_us) AS synack_to_ack_us,
     sum(flows.synack_to_ack_count) AS synack_to_ack_count,
     max(flows.synack_to_ack_max_us) AS synack_to_ack_max_us,
     sum(flows.first_response_us) AS first_response_us,
     sum(flows.first_response_count) AS first_response_count,
     max(flows.first_response_max_us) AS first_response_max_us,
+    sumMapIf(map(toUInt16(floor(log(greatest(intDiv(flows.first_response_us, greatest(flows.first_response_count, 1)), 1)) / log(1.1))), toUInt64(flows.first_response_count)), flows.first_response_count > 0) AS first_response_buckets,
     sum(flows.duration_us) AS duration_us,
     sum(flows.duration_count) AS duration_count,
     max(flows.duration_max_us) AS duration_max_us
 FROM flows
 WHERE primary
-GROUP BY minute, client_kind, client_namespace, client_workload, client_workload_kind, client_name, client_node, server_kind, server_namespace, server_workload, server_workload_kind, server_name, server_node, server_port, service_namespace, service_name, direction_inferred
+GROUP BY start, client_kind, client_namespace, client_workload, client_workload_kind, client_name, client_node, client_ip, client_real_ip, server_kind, server_namespace, server_workload, server_workload_kind, server_name, server_node, server_ip, server_real_ip, server_port, server_real_port, service_namespace, service_name, direction_inferred
