@@ -30,7 +30,8 @@ pub struct Window {
     pub requested_from: i64,
     /// `to` as asked for.
     pub requested_to: i64,
-    /// Boundaries are multiples of this many seconds.
+    /// Seconds that each bound was widened by, at most (and less than that): an interval, or what rows are of
+    /// where finer ones are past their retention.
     pub resolution_s: u32,
     /// Every live agent has reported until here; from here to `to` more may still arrive. It is
     /// `from` when no agent has reported.
@@ -67,7 +68,7 @@ pub struct Node {
     pub workload: String,
     /// Deployment, StatefulSet, DaemonSet, …; empty without a workload.
     pub workload_kind: String,
-    /// Addresses seen at the edges' ends, at most 64, lowest first.
+    /// Addresses seen at the edges' ends, at most 64, lowest first; none of a workload, whose pods come and go.
     pub addresses: Vec<String>,
     /// There are more addresses than listed.
     pub more_addresses: bool,

@@ -22,7 +22,12 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// A condition on a row of `flows`, naming the parameters that [`Filter::bind`] gives.
+    /// Whether it looks at pods or addresses.
+    pub(crate) fn reads_pods(&self) -> bool {
+        self.include.is_some() || self.exclude.is_some()
+    }
+
+    /// A condition on a row of `flows` or of a rollup, naming the parameters that [`Filter::bind`] gives.
     pub(crate) fn sql(&self) -> String {
         let namespaces = "(has({namespaces:Array(String)}, client_namespace) \
                           OR has({namespaces:Array(String)}, server_namespace))";

@@ -16,6 +16,7 @@ mod metrics;
 mod nodegraph;
 mod params;
 mod pipeline;
+mod planner;
 mod problem;
 mod query;
 mod sql;

@@ -214,6 +214,8 @@ fn node_fields(node: &Node, totals: &Totals, stats_type: StatsType, seconds: f64
         id: node.id.clone(),
         title: node.name.clone(),
         subtitle: match node.addresses.as_slice() {
+            // Of a workload, whose pods come and go.
+            [] => node.namespace.clone(),
             [address] => address.clone(),
             addresses if node.more_addresses => format!("over {} addresses", addresses.len()),
             addresses => format!("{} addresses", addresses.len()),

@@ -1,8 +1,9 @@
-//! The pipeline: request → window → filter → sql → edges → graph → answer.
+//! The pipeline: request → window → plan → filter → sql → edges → graph → answer.
 
 use crate::answer::Graph;
 use crate::graph::{self, Rows};
 use crate::params::GraphRequest;
+use crate::planner::Tier;
 use crate::store::{Store, StoreError};
 use crate::window::starts_minute;
 
@@ -16,7 +17,8 @@ use crate::window::starts_minute;
 pub(crate) async fn graph(store: &Store, request: &GraphRequest) -> Result<Graph, StoreError> {
     let GraphRequest { window: requested, group_by, filter, stat, limit } = request;
 
-    let bounds = requested.widen(store.resolution_s(*requested).await?);
+    let plan = store.plan(*requested).await?;
+    let bounds = plan.bounds;
     let (coverage, complete_until_s) = store.coverage(bounds).await?;
     let window = bounds.answer(*requested, complete_until_s);
     // Beyond what has been reported nothing is known to be open.
@@ -27,13 +29,13 @@ pub(crate) async fn graph(store: &Store, request: &GraphRequest) -> Result<Graph
         if starts_minute(bounds.from_s) {
             Ok(Vec::new())
         } else {
-            store.open_at(*group_by, filter, bounds.from_s).await
+            store.open_at(*group_by, filter, bounds.from_s, Tier::Raw).await
         }
     };
     let (edges, open_at_start, open_at_end) = tokio::try_join!(
-        store.edges(*group_by, filter, bounds),
+        store.edges(*group_by, filter, &plan),
         opening,
-        store.open_at(*group_by, filter, end_s),
+        store.open_at(*group_by, filter, end_s, plan.end_tier),
     )?;
 
     let rows = Rows { edges, open_at_start, open_at_end };

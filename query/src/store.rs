@@ -1,8 +1,8 @@
 //! The store: asks ClickHouse, within limits, and says in our words what went wrong.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use clickhouse::query::Query;
 use clickhouse::{Client, Row};
 use flowtrail_service::store::ClickHouseArgs;
 use serde::Deserialize;
@@ -11,7 +11,8 @@ use thiserror::Error;
 use crate::answer::Coverage;
 use crate::filter::Filter;
 use crate::params::GroupBy;
-use crate::sql::{self, CoverageRow, EdgeRow, OpenRow};
+use crate::planner::{Held, Plan, Tier, plan};
+use crate::sql::{self, CoverageRow, Detail, EdgeRow, OpenRow};
 use crate::window::{Bounds, Requested, minute_before, resolution_s};
 
 /// Memory that one statement may take in ClickHouse: 1 GiB aggregates some million groups.
@@ -24,6 +25,9 @@ const MAX_RESULT_BYTES: u64 = 64 << 20;
 /// An agent whose last report is this much older than the newest of all is gone, and not late:
 /// longer than a rolling update of ingest takes.
 const GONE_AFTER_S: u32 = 300;
+
+/// How long it is remembered since when tiers are whole: retention moves that by a day at a time.
+const HELD_FOR: Duration = Duration::from_secs(60);
 
 /// What goes wrong between a request and the store.
 #[derive(Debug, Error)]
@@ -79,6 +83,8 @@ fn exception_code(text: &str) -> Option<u32> {
 #[derive(Clone)]
 pub(crate) struct Store {
     client: Client,
+    /// Since when each tier is whole, and when that was asked.
+    held: Arc<Mutex<Option<(Held, Instant)>>>,
 }
 
 impl Store {
@@ -92,27 +98,56 @@ impl Store {
             .with_setting("max_result_bytes", MAX_RESULT_BYTES.to_string())
             .with_setting("result_overflow_mode", "throw")
             .with_setting("cancel_http_readonly_queries_on_client_close", "1");
-        Self { client }
+        Self { client, held: Arc::default() }
     }
 
-    /// The resolution of the data around a window, in seconds.
-    pub(crate) async fn resolution_s(&self, requested: Requested) -> Result<u32, StoreError> {
+    /// How to compute a window.
+    pub(crate) async fn plan(&self, requested: Requested) -> Result<Plan, StoreError> {
+        let (interval_s, held) = tokio::try_join!(self.interval_s(requested), self.held())?;
+        Ok(plan(requested, interval_s, &held))
+    }
+
+    /// What no interval at a window's bounds straddles multiples of, in seconds.
+    async fn interval_s(&self, requested: Requested) -> Result<u32, StoreError> {
         #[derive(Row, Deserialize)]
         struct Length {
             interval_s: u8,
         }
-        // Intervals divide minutes, so none that touches the window reaches beyond these.
-        let minutes = requested.widen(60);
+        // Intervals divide minutes, so none that a bound is in reaches beyond its minute.
+        let minute = |time_ms: i64| (time_ms / 60_000 * 60) as u32;
         let query = self.client.query_raw(sql::INTERVAL_LENGTHS);
-        let lengths: Vec<Length> = within(query, minutes).fetch_all().await?;
+        let query = query.param("first", minute(requested.from_ms));
+        let query = query.param("last", minute(requested.to_ms - 1));
+        let lengths: Vec<Length> = query.fetch_all().await?;
         let lengths: Vec<_> = lengths.iter().map(|length| length.interval_s).collect();
         Ok(resolution_s(&lengths))
+    }
+
+    /// Since when each tier is whole.
+    async fn held(&self) -> Result<Held, StoreError> {
+        let known = *self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((held, _)) = known.filter(|(_, at)| at.elapsed() < HELD_FOR) {
+            return Ok(held);
+        }
+        let query = self.client.query_raw(sql::EARLIEST);
+        let (raw, minutes, hours, days, raw_day, minutes_day) =
+            query.fetch_one::<(u32, u32, u32, u32, bool, bool)>().await?;
+        let day_is_whole = [raw_day, minutes_day, false, false];
+        let held = Held::since([raw, minutes, hours, days], day_is_whole);
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some((held, Instant::now()));
+        Ok(held)
     }
 
     /// The agents' reports on a window, and until when all live agents have reported, in seconds
     /// since the epoch; the window's start without agents.
     pub(crate) async fn coverage(&self, bounds: Bounds) -> Result<(Coverage, u32), StoreError> {
-        let query = within(self.client.query_raw(sql::COVERAGE), bounds)
+        let (first_hour, end_hour) =
+            (bounds.from_s.next_multiple_of(3_600), bounds.to_s / 3_600 * 3_600);
+        let query = self.client.query_raw(sql::COVERAGE);
+        let query = query.param("from", bounds.from_s).param("to", bounds.to_s);
+        let query = query.param("first_hour", first_hour);
+        let query = query.param("end_hour", end_hour.max(first_hour));
+        let query = query
             .param("since", bounds.from_s.saturating_sub(GONE_AFTER_S))
             .param("until", bounds.to_s.saturating_add(GONE_AFTER_S));
         Ok(summary(&query.fetch_all().await?, bounds))
@@ -123,27 +158,31 @@ impl Store {
         &self,
         group_by: GroupBy,
         filter: &Filter,
-        bounds: Bounds,
+        plan: &Plan,
     ) -> Result<Vec<EdgeRow>, StoreError> {
-        let query = self.client.query_raw(&sql::edges(group_by, &filter.sql()));
-        Ok(filter.bind(within(query, bounds)).fetch_all().await?)
+        let detail = Detail::of(group_by, filter);
+        let query = self.client.query_raw(&sql::edges(group_by, detail, &filter.sql(), plan));
+        Ok(filter.bind(query).fetch_all().await?)
     }
 
-    /// The connections open at an instant, in seconds since the epoch.
+    /// The connections open at an instant, in seconds since the epoch, as rows of a tier tell.
     pub(crate) async fn open_at(
         &self,
         group_by: GroupBy,
         filter: &Filter,
         at_s: u32,
+        tier: Tier,
     ) -> Result<Vec<OpenRow>, StoreError> {
-        let query = self.client.query_raw(&sql::open_at(group_by, &filter.sql()));
-        let query = query.param("at", at_s).param("minute", minute_before(at_s));
-        Ok(filter.bind(query).fetch_all().await?)
+        let condition = filter.sql();
+        let query = if tier == Tier::Raw {
+            let query = self.client.query_raw(&sql::open_at(group_by, &condition));
+            query.param("minute", minute_before(at_s))
+        } else {
+            let detail = Detail::of(group_by, filter);
+            self.client.query_raw(&sql::open_at_boundary(group_by, detail, &condition, tier))
+        };
+        Ok(filter.bind(query.param("at", at_s)).fetch_all().await?)
     }
-}
-
-fn within(query: Query, bounds: Bounds) -> Query {
-    query.param("from", bounds.from_s).param("to", bounds.to_s)
 }
 
 /// Sums the agents' reports. Those that are gone hold nothing back: see [`GONE_AFTER_S`].
@@ -159,7 +198,7 @@ fn summary(agents: &[CoverageRow], bounds: Bounds) -> (Coverage, u32) {
     let mut coverage = Coverage::default();
     for agent in reporting {
         coverage.agents += 1;
-        coverage.intervals_expected += u64::from(due_s / bounds.resolution_s);
+        coverage.intervals_expected += u64::from(due_s / bounds.interval_s);
         coverage.intervals_reported += agent.intervals;
         coverage.packets_dropped += agent.packets_dropped;
         coverage.records_dropped += agent.records_dropped;
@@ -171,7 +210,7 @@ fn summary(agents: &[CoverageRow], bounds: Bounds) -> (Coverage, u32) {
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { from_s: 6_000, to_s: 6_060, resolution_s: 10 };
+    const BOUNDS: Bounds = Bounds { from_s: 6_000, to_s: 6_060, resolution_s: 10, interval_s: 10 };
 
     fn agent(reported_until_s: u64, intervals: u64) -> CoverageRow {
         CoverageRow { reported_until_s, intervals, packets_dropped: 1, records_dropped: 2 }

@@ -1,4 +1,4 @@
-//! The window: what was asked for, widened to interval boundaries. Pure; times are arguments.
+//! The window: what was asked for, and what is computed for it. Pure; times are arguments.
 
 use crate::answer::Window;
 
@@ -13,12 +13,15 @@ pub(crate) struct Requested {
     pub(crate) to_ms: i64,
 }
 
-/// `[from, to)` on boundaries of the resolution; seconds since the epoch.
+/// `[from, to)` as it is computed; seconds since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
     pub(crate) from_s: u32,
     pub(crate) to_s: u32,
+    /// By less than this was either bound widened.
     pub(crate) resolution_s: u32,
+    /// No raw interval straddles multiples of this.
+    pub(crate) interval_s: u32,
 }
 
 /// The finest boundaries that no interval in the store straddles: the least common multiple of
@@ -31,17 +34,6 @@ pub(crate) fn resolution_s(lengths_s: &[u8]) -> u32 {
 
 fn greatest_common_divisor(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
-}
-
-impl Requested {
-    /// The smallest window on boundaries that holds this one.
-    pub(crate) fn widen(self, resolution_s: u32) -> Bounds {
-        let step_ms = i64::from(resolution_s) * 1_000;
-        let from = self.from_ms / step_ms * i64::from(resolution_s);
-        let to = (self.to_ms + step_ms - 1) / step_ms * i64::from(resolution_s);
-        // Within u32 by the bounds of `Requested`.
-        Bounds { from_s: from as u32, to_s: to as u32, resolution_s }
-    }
 }
 
 impl Bounds {
@@ -75,10 +67,6 @@ pub(crate) fn ms(time_s: u32) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
-    use flowtrail_service::instant::MAX_INSTANT_MS;
-
     use super::*;
 
     #[test]
@@ -93,10 +81,10 @@ mod tests {
     }
 
     #[test]
-    fn bounds_off_the_boundaries_are_widened() {
+    fn what_is_complete_is_within_the_window() {
         let requested = Requested { from_ms: 1_700_000_003_001, to_ms: 1_700_000_020_001 };
-        let bounds = requested.widen(10);
-        assert_eq!((bounds.from_s, bounds.to_s), (1_700_000_000, 1_700_000_030));
+        let bounds =
+            Bounds { from_s: 1_700_000_000, to_s: 1_700_000_030, resolution_s: 10, interval_s: 10 };
         let window = bounds.answer(requested, 1_800_000_000);
         assert_eq!(window.complete_until, window.to);
         assert_eq!(window.requested_from, 1_700_000_003_001);
@@ -107,20 +95,5 @@ mod tests {
         assert_eq!(minute_before(1_699_999_980), 1_699_999_920);
         assert_eq!(minute_before(1_699_999_990), 1_699_999_980);
         assert!(starts_minute(1_699_999_980));
-    }
-
-    proptest! {
-        #[test]
-        fn widening_is_tight_and_idempotent(
-            from_ms in 0..MAX_INSTANT_MS - 1, length in 1_i64..100_000_000_000, step in prop::sample::select(vec![1_u32, 5, 10, 12, 60])
-        ) {
-            let to_ms = (from_ms + length).min(MAX_INSTANT_MS);
-            let bounds = Requested { from_ms, to_ms }.widen(step);
-            let step_ms = i64::from(step) * 1_000;
-            prop_assert!((0..step_ms).contains(&(from_ms - ms(bounds.from_s))));
-            prop_assert!((0..step_ms).contains(&(ms(bounds.to_s) - to_ms)));
-            let again = Requested { from_ms: ms(bounds.from_s), to_ms: ms(bounds.to_s) }.widen(step);
-            prop_assert_eq!(again, bounds);
-        }
     }
 }

@@ -89,9 +89,12 @@ fn an_edge_says_who_how_much_and_whether_it_worked() {
         ("workload:shop/StatefulSet/db", "workload"),
     ];
     assert_eq!(nodes, expected);
-    assert_eq!(graph.nodes[1].addresses, ["10.0.0.1"]);
+    assert_eq!(graph.nodes[0].addresses, ["2001:db8::7"]);
     assert_eq!(graph.nodes[1].as_client.connections, 3);
-    assert_eq!(graph.nodes[2].addresses, ["10.0.0.2"]);
+    assert!(graph.nodes[1].addresses.is_empty() && graph.nodes[2].addresses.is_empty());
+    let graph = served.graph(T0 + 3, T0 + 19, &[("group_by", "pod"), ("port", "80")]);
+    let addresses: Vec<_> = graph.nodes.iter().map(|node| node.addresses.as_slice()).collect();
+    assert_eq!(addresses, [["10.0.0.2"], ["10.0.0.1"], ["10.0.0.1"]]);
 }
 
 #[test]
@@ -264,7 +267,7 @@ fn the_node_graph_of_the_seed_project() {
     let data: Value =
         serde_json::from_str(&served.get("/nodegraph/api/graph/data", &query).body).unwrap();
     let node = &data["nodes"][0];
-    assert_eq!((&node["title"], &node["subTitle"]), (&json!("web"), &json!("10.0.0.1")));
+    assert_eq!((&node["title"], &node["subTitle"]), (&json!("web"), &json!("shop")));
     assert_eq!((&node["mainStat"], &node["arc__2"]), (&json!("all: 2"), &json!(1.0)));
     assert_eq!(data["edges"][0]["id"], EDGE);
     assert_eq!(data["edges"].as_array().unwrap().len(), 1);
