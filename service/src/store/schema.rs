@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use clickhouse::{Client, Row};
 use flowtrail_schema::sql::{self, Cluster, Form, MIGRATIONS, Migration, Retention, VERSION};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tracing::info;
 
 use super::{ClickHouseArgs, StoreError};
@@ -198,8 +198,11 @@ impl ClickHouseArgs {
         let found = match migrations.first().map(is_replicated) {
             None => return Ok(()),
             Some(false) => None,
-            // Made, but nothing in it yet: of the cluster that is asked for.
-            Some(true) => self.cluster().await?.or(Some(asked.unwrap_or_default().to_owned())),
+            Some(true) => match self.cluster().await? {
+                // Made, and no step applied yet.
+                None if asked.is_some() => return Ok(()),
+                found => Some(found.unwrap_or_else(|| "that it was begun for".to_owned())),
+            },
         };
         if found.as_deref() == asked {
             return Ok(());
