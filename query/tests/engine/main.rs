@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests: helpers too")]
 
 mod api;
+mod cluster;
 mod common;
 mod laws;
