@@ -230,9 +230,8 @@ impl Journal {
     }
 
     /// Whether a query of this id runs. ClickHouse takes an id once at a time (its code 216), so asking
-    /// anything under it tells, on a server as on the embedded engine. On a cluster each node takes it once: all
-    /// are asked. What still runs on one that does not answer cannot be told; it has the same token, and of two
-    /// inserts with one token a shard takes one.
+    /// anything under it tells, on a server as on the embedded engine. On a cluster each node does, so all that
+    /// answer are asked; of what runs on another, having the same token, a shard takes nothing twice.
     pub(crate) async fn is_running(&self, query_id: &str) -> Result<bool, Error> {
         if let Some(cluster) = &self.cluster {
             let running = "SELECT count() FROM clusterAllReplicas(?, system.processes) \

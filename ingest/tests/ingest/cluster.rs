@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clickhouse::Client;
 use flowtrail_ingest::Config;
 use flowtrail_schema::Reporter;
-use flowtrail_schema::sql::{Cluster, Form, Retention};
+use flowtrail_schema::sql::{Cluster, Form, MIGRATIONS, Retention};
 use flowtrail_schema::topic::FLOWS_TOPIC;
 use flowtrail_service::store::{ClickHouseArgs, StoreError};
 use rdkafka::ClientConfig;
@@ -193,8 +193,20 @@ async fn clickhouse_parses_every_statement_of_a_clusters_schema() {
     let cluster = Cluster::new("main", "flow'trail").unwrap();
     let (database, migrations) = (cluster.create_database(), cluster.schema_migrations());
     let retention = Retention::of_schema();
-    let form = Form { cluster: Some(cluster), retention: retention.clone() };
-    let mut statements = vec![database, migrations];
+    let form = Form { cluster: Some(cluster.clone()), retention: retention.clone() };
+    // And what steps may be some day.
+    let later = [
+        "ALTER TABLE flows ADD COLUMN x UInt8 AFTER topic_id, MODIFY SETTING ttl_only_drop_parts = 0",
+        "ALTER TABLE edges_1m_view MODIFY QUERY SELECT 1 AS minute FROM flows",
+        "DROP TABLE IF EXISTS edges_1m",
+        "DROP VIEW edges_1h_view",
+    ];
+    let later = later.map(str::to_owned);
+    let made_by = MIGRATIONS.iter().map(|step| step.statement);
+    let mut statements = cluster.forms(&later, made_by.clone()).unwrap().concat();
+    let backfill = "INSERT INTO edges_1m (minute) SELECT interval_start FROM flows".to_owned();
+    parse(&cluster.forms(&[backfill], made_by).unwrap().concat()[0]).await.unwrap();
+    statements.extend([database, migrations]);
     statements.extend(form.steps().unwrap().concat());
     for (table, kept) in retention.tables() {
         statements.extend(form.keep(table, kept.unwrap() * 2).unwrap());
