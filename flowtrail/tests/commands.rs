@@ -95,6 +95,33 @@ fn bad_configuration_is_told_before_anything_starts() {
 }
 
 #[test]
+fn the_schema_is_printed_as_it_was_asked_for() {
+    let printed = |words: &[&str]| {
+        let output = run(words);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let plain = printed(&["schema", "print", "--retain-flows", "30d"]);
+    assert!(plain.contains("TTL interval_start + INTERVAL 30 DAY\n"), "{plain}");
+    assert!(!plain.contains("CLUSTER"), "{plain}");
+    let cluster = printed(&["schema", "print", "--cluster", "main", "--retain-hours", "3y"]);
+    for text in ["edges_1h_local ON CLUSTER `main`", "TTL hour + INTERVAL 3 YEAR\n", "Distributed("]
+    {
+        assert!(cluster.contains(text), "no {text} in {cluster}");
+    }
+    fails_saying(&["schema", "print", "--cluster", "a b"], &["--cluster a b", "letters"]);
+    fails_saying(
+        &["schema", "print", "--retain-minutes", "3d"],
+        &["--retain-minutes", "--retain-flows"],
+    );
+    fails_saying(
+        &["schema", "apply", "--retain-flows", "10d", "--retain-coverage", "9d", "--check-config"],
+        &["--retain-coverage", "audit"],
+    );
+    fails_saying(&["up", "--read", "x.pcap", "--retain-flows", "9d"], &["--read", "--retain"]);
+}
+
+#[test]
 fn a_store_that_is_away_says_where_it_was_looked_for() {
     fails_saying(
         &["query", "--clickhouse-url", "http://127.0.0.1:1", "--listen", "127.0.0.1:0"],

@@ -8,7 +8,6 @@ use clickhouse::error::Error;
 use clickhouse::{Client, Row};
 use flowtrail_schema::row::EntityKind;
 use flowtrail_schema::{Endpoint, IdKind, Interface, InterfaceKind, Reporter};
-use flowtrail_service::store::ClickHouseArgs;
 use serde::Deserialize;
 
 use crate::chunk::ChunkId;
@@ -35,6 +34,8 @@ const NUMBERS_S: u32 = 3_600;
 /// Reads `flows` and `deliveries`.
 pub(crate) struct Journal {
     client: Client,
+    /// The cluster that the tables are of.
+    cluster: Option<String>,
 }
 
 /// What a partition's decisions rest on, as of an offset.
@@ -68,8 +69,8 @@ struct Delivered {
 
 impl Journal {
     /// Reads from a store whose schema was checked.
-    pub(crate) fn new(store: &ClickHouseArgs) -> Self {
-        Self { client: store.client() }
+    pub(crate) fn new(client: Client, cluster: Option<&str>) -> Self {
+        Self { client, cluster: cluster.map(str::to_owned) }
     }
 
     /// First offset after all that was delivered of a partition; `None` if nothing was.
@@ -230,8 +231,15 @@ impl Journal {
     }
 
     /// Whether a query of this id runs. ClickHouse takes an id once at a time (its code 216), so asking
-    /// anything under it tells, on a server as on the embedded engine.
+    /// anything under it tells, on a server as on the embedded engine. On a cluster each node does, so all that
+    /// answer are asked; of what runs on another, having the same token, a shard takes nothing twice.
     pub(crate) async fn is_running(&self, query_id: &str) -> Result<bool, Error> {
+        if let Some(cluster) = &self.cluster {
+            let running = "SELECT count() FROM clusterAllReplicas(?, system.processes) \
+                           WHERE initial_query_id = ? SETTINGS skip_unavailable_shards = 1";
+            let asked = self.client.query(running).bind(cluster).bind(query_id);
+            return Ok(asked.fetch_one::<u64>().await? > 0);
+        }
         let asked = self.client.query("SELECT 1").with_setting("query_id", query_id);
         match asked.fetch_one::<u8>().await {
             Ok(_) => Ok(false),

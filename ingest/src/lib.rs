@@ -14,6 +14,7 @@
 
 mod admission;
 mod chunk;
+mod cluster;
 mod columns;
 mod config;
 mod connections;
@@ -48,7 +49,7 @@ use flowtrail_service::metrics::Metrics;
 use flowtrail_service::store::{ClickHouseArgs, StoreError};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::warn;
+use tracing::{info, warn};
 
 pub use config::Config;
 pub use error::IngestError;
@@ -121,17 +122,19 @@ impl Ingest {
         ready: ReadinessPart,
         shutdown: CancellationToken,
     ) -> Result<Summary, IngestError> {
-        if !wait_for_store(&self.store, &shutdown).await? {
+        let Some(tables) = wait_for_store(&self.store, &shutdown).await? else {
             return Ok(Summary::default());
-        }
+        };
+        let on_cluster = tables.as_deref();
         // A source that nobody could read again is drained instead of stopped.
         let stop = match self.source {
             Source::Channel { .. } => CancellationToken::new(),
             Source::Kafka { .. } => shutdown,
         };
-        let names_store = NamesStore::new(&self.store, &self.names);
+        let names_store =
+            NamesStore::new(cluster::client(self.store.client(), on_cluster), &self.names);
         let kubernetes = match (self.kubernetes, self.config.kubernetes) {
-            (None, true) => Some(cluster().await?),
+            (None, true) => Some(kubernetes_cluster().await?),
             (given, _) => given,
         };
         let feeding = feed_names(names_store, self.names_file, kubernetes, &self.names);
@@ -144,7 +147,7 @@ impl Ingest {
         };
         ready.set(true);
         let pipeline = Pipeline {
-            writer: Arc::new(Writer::new(&self.store, ready, self.metrics.clone())),
+            writer: Arc::new(Writer::new(&self.store, on_cluster, ready, self.metrics.clone())),
             config: self.config,
             names: self.names,
             metrics: self.metrics,
@@ -163,15 +166,25 @@ impl Ingest {
     }
 }
 
-/// Waits until ClickHouse answers and its schema is this program's. False if shutdown came first.
+/// Waits until ClickHouse answers and its schema is this program's. The cluster that its tables are of, if
+/// they are; nothing if shutdown came first.
 async fn wait_for_store(
     store: &ClickHouseArgs,
     stop: &CancellationToken,
-) -> Result<bool, IngestError> {
+) -> Result<Option<Option<String>>, IngestError> {
     let checked = async {
         loop {
-            match tokio::time::timeout(STORE_TIMEOUT, store.check()).await {
-                Ok(Ok(())) => return Ok(()),
+            let found = async {
+                store.check().await?;
+                store.cluster().await
+            };
+            match tokio::time::timeout(STORE_TIMEOUT, found).await {
+                Ok(Ok(cluster)) => {
+                    if let Some(name) = &cluster {
+                        info!(name, "the tables are a cluster's");
+                    }
+                    return Ok(cluster);
+                }
                 Ok(Err(error @ StoreError::Unreachable { .. })) => {
                     warn!(%error, "waiting for clickhouse");
                 }
@@ -183,11 +196,11 @@ async fn wait_for_store(
             tokio::time::sleep(STORE_RETRY).await;
         }
     };
-    stop.run_until_cancelled(checked).await.map_or(Ok(false), |checked| checked.map(|()| true))
+    stop.run_until_cancelled(checked).await.transpose()
 }
 
 /// The cluster that this pod runs in, or KUBECONFIG's.
-async fn cluster() -> Result<kube::Client, IngestError> {
+async fn kubernetes_cluster() -> Result<kube::Client, IngestError> {
     let unreachable = |error| IngestError::Kubernetes(Box::new(error));
     let config = kube::Config::infer().await.map_err(kube::Error::InferConfig);
     let mut config = config.map_err(unreachable)?;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use clickhouse::error::Error;
 use clickhouse::{Client, RowOwned, RowWrite};
 use flowtrail_schema::row::{IdentitiesSeenRow, IdentityRow};
-use flowtrail_service::store::ClickHouseArgs;
 use flowtrail_service::telemetry::Seldom;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
@@ -59,13 +58,8 @@ pub(crate) struct NamesStore {
 
 impl NamesStore {
     /// The tables of a store whose schema was checked.
-    pub(crate) fn new(store: &ClickHouseArgs, names: &Names) -> Self {
-        Self {
-            client: store.client(),
-            names: names.clone(),
-            seen: None,
-            failure_log: Seldom::default(),
-        }
+    pub(crate) fn new(client: Client, names: &Names) -> Self {
+        Self { client, names: names.clone(), seen: None, failure_log: Seldom::default() }
     }
 
     /// Takes in what earlier runs and other replicas knew: before anything else feeds the index.

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::chunk::ChunkId;
+use crate::cluster;
 use crate::journal::Journal;
 use crate::metrics::{IngestMetrics, Named};
 use crate::native::{self, insert_native};
@@ -86,13 +87,15 @@ pub(crate) struct Writer {
 type Failure = (&'static str, Error);
 
 impl Writer {
-    /// A writer to a store whose schema was checked.
+    /// A writer to a store whose schema was checked, and is that of a cluster or of one server.
     pub(crate) fn new(
         store: &ClickHouseArgs,
+        cluster: Option<&str>,
         ready: ReadinessPart,
         metrics: IngestMetrics,
     ) -> Self {
-        Self { client: store.client(), journal: Journal::new(store), ready, metrics }
+        let client = cluster::client(store.client(), cluster);
+        Self { journal: Journal::new(client.clone(), cluster), client, ready, metrics }
     }
 
     /// What the tables tell of the past.
@@ -313,7 +316,7 @@ mod tests {
         let store = ClickHouseArgs::at(format!("http://{}", listener.local_addr().unwrap()));
         let metrics = Metrics::new();
         let counted = IngestMetrics::register(&metrics);
-        let writer = Writer::new(&store, Readiness::default().part("ingest"), counted);
+        let writer = Writer::new(&store, None, Readiness::default().part("ingest"), counted);
         let chunk = Chunk::begin(0, 0);
         let delivery = chunk.delivery("topic", "id");
         let rows =

@@ -22,6 +22,9 @@ const MAX_MEMORY_BYTES: u64 = 1 << 30;
 const MAX_RESULT_ROWS: u64 = 50_000;
 /// Bytes that one statement may answer with, for rows with long lists.
 const MAX_RESULT_BYTES: u64 = 64 << 20;
+/// On a cluster, a replica that is so many seconds behind is not asked while there is another: its reports
+/// could be there before its rows.
+const MAX_REPLICA_DELAY_S: &str = "5";
 /// An agent whose last report is this much older than the newest of all is gone, and not late:
 /// longer than a rolling update of ingest takes.
 const GONE_AFTER_S: u32 = 300;
@@ -97,6 +100,7 @@ impl Store {
             .with_setting("max_result_rows", MAX_RESULT_ROWS.to_string())
             .with_setting("max_result_bytes", MAX_RESULT_BYTES.to_string())
             .with_setting("result_overflow_mode", "throw")
+            .with_setting("max_replica_delay_for_distributed_queries", MAX_REPLICA_DELAY_S)
             .with_setting("cancel_http_readonly_queries_on_client_close", "1");
         Self { client, held: Arc::default() }
     }

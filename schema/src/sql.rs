@@ -1,4 +1,14 @@
-//! The DDL: `sql/NNNN_name.sql`, one statement each, applied in order.
+//! The DDL: `sql/NNNN_name.sql`, one statement each, applied in order; and what else it can look like: on a
+//! cluster, and with rows kept for other times.
+
+use std::fmt::Write;
+
+mod cluster;
+mod retention;
+mod tokens;
+
+pub use cluster::{Cluster, UnknownForm};
+pub use retention::{Retention, RetentionError, keep, kept};
 
 /// The database that everything lives in, unless configured otherwise.
 pub const DATABASE: &str = "flowtrail";
@@ -45,11 +55,77 @@ pub const MIGRATIONS: &[Migration] = migrations![
     17 "identities_seen" "0017_identities_seen.sql",
 ];
 
+/// What the schema is to look like.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Form {
+    /// Replicated and sharded there; else plain tables of one server.
+    pub cluster: Option<Cluster>,
+    /// How long rows are kept.
+    pub retention: Retention,
+}
+
+impl Form {
+    /// The statements of each of [`MIGRATIONS`].
+    ///
+    /// # Errors
+    /// If a step has no form for a cluster.
+    pub fn steps(&self) -> Result<Vec<Vec<String>>, UnknownForm> {
+        let statements =
+            MIGRATIONS.iter().map(|migration| self.retention.applied(migration.statement));
+        self.forms(statements.collect())
+    }
+
+    /// The statements that make a table keep its rows so long: see [`keep`].
+    ///
+    /// # Errors
+    /// As [`Form::steps`].
+    pub fn keep(&self, table: &str, kept: std::time::Duration) -> Result<Vec<String>, UnknownForm> {
+        let statements = keep(table, kept).map(Vec::from).unwrap_or_default();
+        Ok(self.forms(statements)?.concat())
+    }
+
+    /// The name of the table that holds a table's rows.
+    pub fn stored(&self, table: &str) -> String {
+        format!("{table}{}", if self.cluster.is_some() { "_local" } else { "" })
+    }
+
+    /// Makes the table where applied steps are recorded; before the first one.
+    pub fn schema_migrations(&self) -> String {
+        let cluster = self.cluster.as_ref();
+        cluster.map_or_else(|| SCHEMA_MIGRATIONS.to_owned(), Cluster::schema_migrations)
+    }
+
+    /// All of it, for people: in the order it is applied.
+    ///
+    /// # Errors
+    /// As [`Form::steps`].
+    pub fn print(&self) -> Result<String, UnknownForm> {
+        let mut text = String::new();
+        for (Migration { version, name, .. }, statements) in MIGRATIONS.iter().zip(self.steps()?) {
+            let separator = if text.is_empty() { "" } else { "\n" };
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "{separator}-- {version:04}_{name}.sql");
+            for statement in statements {
+                let _ = writeln!(text, "{};", statement.trim());
+            }
+        }
+        Ok(text)
+    }
+
+    fn forms(&self, statements: Vec<String>) -> Result<Vec<Vec<String>>, UnknownForm> {
+        match &self.cluster {
+            Some(cluster) => {
+                cluster.forms(&statements, MIGRATIONS.iter().map(|step| step.statement))
+            }
+            None => Ok(statements.into_iter().map(|statement| vec![statement]).collect()),
+        }
+    }
+}
+
 /// The version this program works with: the last step's.
 pub const VERSION: u32 = MIGRATIONS.len() as u32;
 
-/// Where applied steps are recorded; made before the first one.
-pub const SCHEMA_MIGRATIONS: &str = "CREATE TABLE IF NOT EXISTS schema_migrations \
+const SCHEMA_MIGRATIONS: &str = "CREATE TABLE IF NOT EXISTS schema_migrations \
      (version UInt32, name String, applied_at DateTime64(3, 'UTC') DEFAULT now64(3)) \
      ENGINE = MergeTree ORDER BY version";
 

@@ -3,6 +3,7 @@
 //! The embedded engine, a server and a cluster are all reached over HTTP by the same client.
 
 mod error;
+mod schema;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,12 +11,13 @@ use std::time::Duration;
 use clap::Args;
 use clickhouse::error::Error;
 use clickhouse::{Client, Compression, Row};
-use flowtrail_schema::sql::{DATABASE, MIGRATIONS, SCHEMA_MIGRATIONS, VERSION};
+use flowtrail_schema::sql::{DATABASE, VERSION};
 use hyper_util::rt::TokioExecutor;
-use serde::{Deserialize, Serialize};
-use tracing::{error, info, warn};
+use serde::Deserialize;
+use tracing::{error, warn};
 
 pub use error::StoreError;
+pub use schema::RetentionArgs;
 
 use crate::secret::{Secret, secret_file};
 use crate::tls::{self, Certificates, certificates_file};
@@ -106,7 +108,11 @@ impl ClickHouseArgs {
 
     /// A client for the configured database. Connects when used.
     pub fn client(&self) -> Client {
-        self.client_without_database().with_database(&self.clickhouse_database)
+        self.client_without_database()
+            .with_database(&self.clickhouse_database)
+            // A question about two tables of a cluster: what is compared or joined is asked for once, of all
+            // shards, and not by each shard of all others. Of one server's tables it says nothing.
+            .with_setting("distributed_product_mode", "global")
     }
 
     fn client_without_database(&self) -> Client {
@@ -158,37 +164,6 @@ impl ClickHouseArgs {
         self.clickhouse_password.as_ref().or(self.clickhouse_password_file.as_ref())
     }
 
-    /// Makes the database and applies the migrations that are missing. Returns how many were.
-    ///
-    /// # Errors
-    /// If ClickHouse is away, refuses a statement, or holds a newer schema.
-    pub async fn migrate(&self) -> Result<u32, StoreError> {
-        let statement = format!("CREATE DATABASE IF NOT EXISTS `{}`", self.clickhouse_database);
-        self.client_without_database()
-            .query(&statement)
-            .execute()
-            .await
-            .map_err(|source| self.failed("create the database", source))?;
-        let client = self.client();
-        execute(&client, SCHEMA_MIGRATIONS, "create schema_migrations").await?;
-        let found = self.version().await?;
-        if found > VERSION {
-            return Err(StoreError::Newer { found, known: VERSION });
-        }
-        let missing = MIGRATIONS.iter().filter(|migration| migration.version > found);
-        for migration in missing.clone() {
-            let what = format!("apply migration {:04}_{}", migration.version, migration.name);
-            execute(&client, migration.statement, &what).await?;
-            let applied = Applied { version: migration.version, name: migration.name.to_owned() };
-            record(&client, &applied).await.map_err(|source| StoreError::Statement {
-                what: format!("record migration {:04}", migration.version),
-                source,
-            })?;
-            info!(version = migration.version, name = migration.name, "migration applied");
-        }
-        Ok(missing.count() as u32)
-    }
-
     /// Checks that the tables are of the version this program works with.
     ///
     /// # Errors
@@ -199,22 +174,6 @@ impl ClickHouseArgs {
             found if found < VERSION => Err(StoreError::Older { found, needed: VERSION }),
             _ => Ok(()),
         }
-    }
-
-    /// Keeps rows for ever: for a store of old captures, whose rows would be past any retention.
-    ///
-    /// # Errors
-    /// If ClickHouse is away or refuses the statement.
-    pub async fn keep_forever(&self) -> Result<(), StoreError> {
-        let client = self.client();
-        let limited = "SELECT name FROM system.tables WHERE database = currentDatabase() \
-             AND engine LIKE '%MergeTree' AND create_table_query LIKE '% TTL %' AND name != 'deliveries'";
-        let limited = client.query(limited).fetch_all::<String>().await;
-        for table in limited.map_err(|source| self.failed("look for retentions", source))? {
-            let what = format!("remove the retention of {table}");
-            execute(&client, &format!("ALTER TABLE {table} REMOVE TTL"), &what).await?;
-        }
-        Ok(())
     }
 
     /// The applied version; 0 without tables.
@@ -279,27 +238,6 @@ fn check_url(text: &str) -> Result<(), StoreError> {
         Some(authority) if !authority.is_empty() => Ok(()),
         _ => Err(StoreError::Url("write http:// or https://, a host and a port")),
     }
-}
-
-#[derive(Row, Serialize)]
-struct Applied {
-    version: u32,
-    name: String,
-}
-
-async fn execute(client: &Client, statement: &str, what: &str) -> Result<(), StoreError> {
-    // A `?` in DDL (a comment, say) is text, not a placeholder.
-    client
-        .query_raw(statement)
-        .execute()
-        .await
-        .map_err(|source| StoreError::Statement { what: what.to_owned(), source })
-}
-
-async fn record(client: &Client, applied: &Applied) -> clickhouse::error::Result<()> {
-    let mut insert = client.insert::<Applied>("schema_migrations").await?;
-    insert.write(applied).await?;
-    insert.end().await
 }
 
 #[cfg(test)]

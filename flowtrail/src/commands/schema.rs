@@ -1,12 +1,12 @@
 //! `flowtrail schema`: the tables in ClickHouse.
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::{Args, Subcommand};
-use flowtrail_schema::sql::{MIGRATIONS, Migration, VERSION};
+use flowtrail_schema::sql::{Cluster, DATABASE, Form, MIGRATIONS, Retention, VERSION};
 use flowtrail_service::audit::Report;
 use flowtrail_service::instant;
-use flowtrail_service::store::ClickHouseArgs;
+use flowtrail_service::store::{ClickHouseArgs, RetentionArgs};
 
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
@@ -16,15 +16,55 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Print the DDL, in the order it is applied.
-    Print,
-    /// Make the database and apply the migrations that are missing.
-    Apply(ClickHouseArgs),
+    /// Print the DDL, in the order it is applied to a new database.
+    Print(PrintArguments),
+    /// Make the database, apply the migrations that are missing, and set how long rows are kept.
+    Apply(ApplyArguments),
     /// Check that ClickHouse holds the schema this program works with.
     Check(ClickHouseArgs),
     /// Prove that a window is whole: print what was lost, delivered twice or summed wrongly, and fail
     /// if there is anything.
     Audit(AuditArguments),
+}
+
+/// What the tables are to be like.
+#[derive(Args, Debug)]
+struct FormArguments {
+    /// Cluster of ClickHouse's configuration to lay the tables out for: replicated ones on all its nodes,
+    /// and Distributed ones over them.
+    #[arg(long, env = "FLOWTRAIL_CLUSTER", value_name = "NAME")]
+    cluster: Option<String>,
+
+    #[command(flatten)]
+    retention: RetentionArgs,
+}
+
+#[derive(Args, Debug)]
+struct PrintArguments {
+    /// Database that is to hold the tables.
+    #[arg(long, env = "FLOWTRAIL_CLICKHOUSE_DATABASE", default_value = DATABASE, value_name = "NAME")]
+    clickhouse_database: String,
+
+    #[command(flatten)]
+    form: FormArguments,
+}
+
+#[derive(Args, Debug)]
+struct ApplyArguments {
+    #[command(flatten)]
+    form: FormArguments,
+
+    #[command(flatten)]
+    clickhouse: ClickHouseArgs,
+}
+
+impl FormArguments {
+    fn form(&self, database: &str) -> anyhow::Result<Form> {
+        let cluster = self.cluster.as_ref().map(|name| {
+            Cluster::new(name, database).map_err(|error| anyhow!("--cluster {name}: {error}"))
+        });
+        Ok(Form { cluster: cluster.transpose()?, retention: self.retention.retention()? })
+    }
 }
 
 #[derive(Args, Debug)]
@@ -46,22 +86,26 @@ fn instant_ms(text: &str) -> Result<i64, String> {
 }
 
 pub(crate) async fn run(arguments: Arguments, check: bool) -> anyhow::Result<()> {
-    if let Action::Apply(store) | Action::Check(store) = &arguments.action {
-        store.validate()?;
+    match &arguments.action {
+        Action::Check(store) => store.validate()?,
+        Action::Apply(ApplyArguments { form, clickhouse }) => {
+            clickhouse.validate()?;
+            form.form(&clickhouse.clickhouse_database)?;
+        }
+        Action::Print(_) | Action::Audit(_) => {}
     }
     if check {
         return super::configuration_is_valid();
     }
     match arguments.action {
-        Action::Print => {
-            let numbered = MIGRATIONS.iter().map(|migration| {
-                let Migration { version, name, statement } = migration;
-                format!("-- {version:04}_{name}.sql\n{};\n", statement.trim())
-            });
-            super::print(&numbered.collect::<Vec<_>>().join("\n"))
+        Action::Print(PrintArguments { clickhouse_database, form }) => {
+            let form = form.form(&clickhouse_database)?;
+            form.retention.or(&Retention::of_schema()).validate()?;
+            super::print(&form.print()?)
         }
-        Action::Apply(store) => {
-            let applied = store.migrate().await?;
+        Action::Apply(ApplyArguments { form, clickhouse }) => {
+            let form = form.form(&clickhouse.clickhouse_database)?;
+            let applied = clickhouse.apply(&form).await?;
             let all = MIGRATIONS.len();
             super::print(&format!(
                 "schema version {VERSION}: {applied} of {all} migrations applied now"

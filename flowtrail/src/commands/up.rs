@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use flowtrail_capture::privileges::{Keep, open_and_drop};
 use flowtrail_capture::ring::PacketSocket;
@@ -18,8 +18,9 @@ use flowtrail_capture::{Agent, CaptureError, Output, Summary};
 use flowtrail_embedded::Engine;
 use flowtrail_ingest::{Ingest, Source};
 use flowtrail_query::Query;
+use flowtrail_schema::sql::{Form, Retention};
 use flowtrail_service::net::listen;
-use flowtrail_service::store::ClickHouseArgs;
+use flowtrail_service::store::{ClickHouseArgs, RetentionArgs};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -42,6 +43,8 @@ pub(crate) struct Arguments {
     engine: flowtrail_embedded::Config,
     #[command(flatten)]
     query: flowtrail_query::Config,
+    #[command(flatten)]
+    retention: RetentionArgs,
 }
 
 impl Arguments {
@@ -58,7 +61,11 @@ pub(crate) async fn run(
     check: bool,
 ) -> anyhow::Result<()> {
     let Started { metrics, readiness, shutdown } = Started::new()?;
-    let Arguments { mut capture, ingest, engine, query } = arguments;
+    let Arguments { mut capture, ingest, engine, query, retention } = arguments;
+    let retention = retention.retention()?;
+    if capture.read.is_some() && retention != Retention::default() {
+        bail!("with --read rows are kept for ever: leave --retain-… away");
+    }
     if capture.read.is_none() {
         // Beside the rows, which a restart does not lose either.
         let directory = engine.data_folder()?.join("agent");
@@ -85,7 +92,7 @@ pub(crate) async fn run(
     let served = tokio::spawn(served);
 
     let services = async {
-        store.migrate().await?;
+        store.apply(&Form { cluster: None, retention }).await?;
         if file.is_some() {
             // A capture may be older than any retention.
             store.keep_forever().await?;

@@ -19,18 +19,31 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::keeperless::CONFIG;
 use crate::engine::start_engine;
 
 /// Start of the interval that all records are in: 2026-01-01T01:00:00Z.
 pub(crate) const START_US: u64 = 1_767_229_200_000_000;
 
+/// A database of its own on the shared engine; not made yet.
+pub(crate) fn empty_store(database: &str) -> ClickHouseArgs {
+    static URL: OnceLock<String> = OnceLock::new();
+    let start = || {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        // Where the engine looks for its configuration; no test has a path of its own that is relative.
+        let there = folder.join("ingest-clusters");
+        std::fs::create_dir_all(&there).unwrap();
+        std::fs::write(there.join("config.xml"), CONFIG).unwrap();
+        std::env::set_current_dir(there).unwrap();
+        start_engine(folder.join("ingest-engine"))
+    };
+    let url = URL.get_or_init(start).clone();
+    ClickHouseArgs { clickhouse_database: database.to_owned(), ..ClickHouseArgs::at(url) }
+}
+
 /// A migrated database of its own on the shared engine.
 pub(crate) async fn store(database: &str) -> ClickHouseArgs {
-    static URL: OnceLock<String> = OnceLock::new();
-    let data = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("ingest-engine");
-    let url = URL.get_or_init(|| start_engine(data)).clone();
-    let store =
-        ClickHouseArgs { clickhouse_database: database.to_owned(), ..ClickHouseArgs::at(url) };
+    let store = empty_store(database);
     store.migrate().await.unwrap();
     // The records of these tests are older than any retention.
     store.keep_forever().await.unwrap();

@@ -38,7 +38,10 @@ fn source(brokers: &str) -> Source {
     Source::Kafka { kafka, consumer }
 }
 
-fn start(brokers: &str, store: &ClickHouseArgs) -> (JoinHandle<Summary>, CancellationToken) {
+pub(crate) fn start(
+    brokers: &str,
+    store: &ClickHouseArgs,
+) -> (JoinHandle<Summary>, CancellationToken) {
     let config = Config { chunk_time: Duration::from_millis(100), ..Config::default() };
     let ingest = Ingest::new(config, source(brokers), store.clone(), &Metrics::new()).unwrap();
     let shutdown = CancellationToken::new();
@@ -46,7 +49,7 @@ fn start(brokers: &str, store: &ClickHouseArgs) -> (JoinHandle<Summary>, Cancell
     (tokio::spawn(async move { run.await.unwrap() }), shutdown)
 }
 
-async fn produce(producer: &FutureProducer, partition: u32, sequence: u64) {
+pub(crate) async fn produce(producer: &FutureProducer, partition: u32, sequence: u64) {
     let record = observed(sequence + 1, "veth1", Reporter::Client, "10.1.0.5:40000", "8.8.8.8:53");
     let mut batch = batch("node-a", sequence, vec![record], &["10.1.0.5"]);
     batch.partition = partition;
@@ -61,7 +64,7 @@ async fn publish(producer: &FutureProducer, partition: u32, payload: &[u8]) {
     producer.send(to, Duration::from_secs(10)).await.unwrap();
 }
 
-async fn rows_are(store: &ClickHouseArgs, expected: u64) {
+pub(crate) async fn rows_are(store: &ClickHouseArgs, expected: u64) {
     for _ in 0..1_500 {
         if number(store, "count()", "deliveries").await > 0
             && number(store, "count()", "flows").await >= expected

@@ -6,6 +6,8 @@ mod audit;
 #[cfg(test)]
 mod cases;
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod common;
 #[cfg(test)]
 mod engine;

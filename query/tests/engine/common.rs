@@ -27,6 +27,11 @@ pub(crate) fn runtime() -> &'static Runtime {
     RUNTIME.get_or_init(|| Runtime::new().unwrap())
 }
 
+// Shared with other programs of tests.
+#[path = "../../../schema/tests/support/keeperless.rs"]
+mod keeperless;
+use keeperless::{CONFIG, keeperless};
+
 /// Serves the engine for [`engine_url`] until its standard input ends.
 #[test]
 #[ignore = "the engine's process, started by the other tests"]
@@ -61,6 +66,8 @@ fn engine_url() -> &'static str {
     let start = || {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["common::engine", "--exact", "--ignored", "--nocapture"])
+            // Where the engine looks for its configuration.
+            .current_dir(clusters())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -72,6 +79,14 @@ fn engine_url() -> &'static str {
         (url.expect("the engine started: it says above why not"), child)
     };
     &ENGINE.get_or_init(start).0
+}
+
+/// A folder with a configuration of clusters.
+fn clusters() -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("query-clusters");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("config.xml"), CONFIG).unwrap();
+    folder
 }
 
 /// A database of its own in the engine; without tables.
@@ -97,8 +112,26 @@ pub(crate) fn config() -> Config {
 
 pub(crate) fn served(database: &str) -> Served {
     let store = empty_store(database);
+    runtime().block_on(async { store.migrate().await.unwrap() });
+    serve_store(store)
+}
+
+/// The service on the tables of a cluster, which are the engine's own.
+pub(crate) fn served_on_cluster(cluster: &str, database: &str) -> Served {
+    let store = empty_store(database);
+    let server = clickhouse::Client::default().with_url(&store.clickhouse_url);
+    runtime().block_on(async {
+        for (number, statement) in keeperless(cluster, database).iter().enumerate() {
+            // The first makes the database.
+            let client = if number == 0 { &server } else { &store.client() };
+            client.query_raw(statement).execute().await.unwrap();
+        }
+    });
+    serve_store(store)
+}
+
+fn serve_store(store: ClickHouseArgs) -> Served {
     let url = runtime().block_on(async {
-        store.migrate().await.unwrap();
         store.keep_forever().await.unwrap();
         let (metrics, readiness) = (Metrics::new(), Readiness::default());
         let query = Query::new(config(), store.clone(), metrics, readiness).unwrap();

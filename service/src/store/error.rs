@@ -1,6 +1,7 @@
 //! What goes wrong between a service and its store, in words that say what to do.
 
 use clickhouse::error::Error;
+use flowtrail_schema::sql::{RetentionError, UnknownForm};
 
 /// What goes wrong between a service and its store.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +66,43 @@ pub enum StoreError {
         /// Version of this program.
         needed: u32,
     },
+    /// ClickHouse's configuration has no such cluster.
+    #[error(
+        "ClickHouse knows no cluster {name}: --cluster takes one of its configuration's remote_servers ({known})"
+    )]
+    NoCluster {
+        /// What was asked for.
+        name: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// Distributed tables would write to each replica of a shard by themselves.
+    #[error(
+        "a shard of the cluster {name} has no internal_replication: set it to true in ClickHouse's configuration, as the tables replicate"
+    )]
+    NoInternalReplication {
+        /// The cluster.
+        name: String,
+    },
+    /// The tables are of one server, or of another cluster.
+    #[error(
+        "the database {database} holds tables of {}, not of {}: change --cluster, or take another database with --clickhouse-database",
+        form(.found), form(.asked)
+    )]
+    OtherForm {
+        /// The database.
+        database: String,
+        /// Their cluster.
+        found: Option<String>,
+        /// The one asked for.
+        asked: Option<String>,
+    },
+    /// Rows would be kept for a time that makes no sense.
+    #[error(transparent)]
+    Retention(#[from] RetentionError),
+    /// The schema cannot be laid out for a cluster.
+    #[error(transparent)]
+    Form(#[from] UnknownForm),
     /// A statement failed.
     #[error("cannot {what}")]
     Statement {
@@ -73,4 +111,8 @@ pub enum StoreError {
         /// What ClickHouse says.
         source: Error,
     },
+}
+
+fn form(cluster: &Option<String>) -> String {
+    cluster.as_ref().map_or("one server".to_owned(), |name| format!("the cluster {name}"))
 }
