@@ -14,6 +14,7 @@ mod http;
 mod insert;
 mod libchdb;
 mod metrics;
+mod native;
 mod query;
 mod request;
 mod session;

@@ -24,6 +24,7 @@ use tracing::{debug, warn};
 use crate::compression;
 use crate::exception::Exception;
 use crate::http::{Server, Ticket, joined, random};
+use crate::native::Blocks;
 use crate::request::Options;
 use crate::session;
 
@@ -104,6 +105,8 @@ fn late(exception: &Exception, tag: &str) -> Bytes {
 struct Output {
     server: Arc<Server>,
     mark: u64,
+    /// For clients that read Native of a later revision than the engine writes.
+    blocks: Option<Blocks>,
     /// The reading end and the query's outcome; none after the end.
     running: Option<(Receiver, JoinHandle<Result<(), Exception>>)>,
 }
@@ -121,6 +124,7 @@ impl Output {
         };
         let (reader, writer) = std::io::pipe().map_err(no_pipe)?;
         let reader = Receiver::from_owned_fd(reader.into()).map_err(no_pipe)?;
+        let blocks = Blocks::wanted(options.revision, &format);
         let mark = NEXT_MARK.fetch_add(1, Ordering::Relaxed);
         let text = format!("{head}\n{} {tail}\n{}", output_clause(&writer), comment(mark));
         let engine = Arc::clone(&server.engine);
@@ -132,20 +136,30 @@ impl Output {
             drop(writer);
             outcome.map(drop).map_err(Exception::engine)
         });
-        Ok(Self { server: Arc::clone(server), mark, running: Some((reader, job)) })
+        Ok(Self { server: Arc::clone(server), mark, blocks, running: Some((reader, job)) })
     }
 
     /// The next piece; `None` at the end.
     async fn next(&mut self) -> Result<Option<Bytes>, Exception> {
-        let Some((reader, _)) = &mut self.running else { return Ok(None) };
-        let mut bytes = BytesMut::with_capacity(READ_BYTES);
-        match reader.read_buf(&mut bytes).await {
-            Ok(1..) => return Ok(Some(bytes.freeze())),
-            Ok(0) => {}
-            Err(error) => warn!(%error, "cannot read a query's pipe"),
+        loop {
+            let Some((reader, _)) = &mut self.running else { return Ok(None) };
+            let mut bytes = BytesMut::with_capacity(READ_BYTES);
+            match (reader.read_buf(&mut bytes).await, &mut self.blocks) {
+                (Ok(1..), None) => return Ok(Some(bytes.freeze())),
+                (Ok(1..), Some(blocks)) => {
+                    let translated = blocks.push(&bytes)?;
+                    if !translated.is_empty() {
+                        return Ok(Some(translated));
+                    }
+                    continue;
+                }
+                (Ok(0), _) => {}
+                (Err(error), _) => warn!(%error, "cannot read a query's pipe"),
+            }
+            let Some((_, job)) = self.running.take() else { return Ok(None) };
+            joined(job.await)?;
+            return self.blocks.as_ref().map_or(Ok(()), Blocks::finish).map(|()| None);
         }
-        let Some((_, job)) = self.running.take() else { return Ok(None) };
-        joined(job.await).map(|()| None)
     }
 }
 

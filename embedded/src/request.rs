@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, Method, header, request::Parts};
 use bytes::{Bytes, BytesMut};
 
 use crate::exception::Exception;
+use crate::native;
 use crate::statement::Statement;
 pub(crate) use upload::Upload;
 
@@ -17,7 +18,7 @@ pub(crate) const MAX_STATEMENT_BYTES: usize = 1 << 20;
 
 /// Parameters of the URL that are neither settings nor asked for here: they name users, of whom
 /// the engine has one, or tune what a server does with connections.
-const IGNORED: [&str; 9] = [
+const IGNORED: [&str; 8] = [
     "user",
     "password",
     "quota_key",
@@ -26,7 +27,6 @@ const IGNORED: [&str; 9] = [
     "wait_end_of_query",
     "session_timeout",
     "session_check",
-    "client_protocol_version",
 ];
 
 /// How a request wants its statement run and answered.
@@ -41,6 +41,8 @@ pub(crate) struct Options {
     pub(crate) parameters: Vec<(String, String)>,
     /// Answer in ClickHouse's compressed blocks.
     pub(crate) compress: bool,
+    /// Revision of the protocol that Native answers are to be of; 0 is the format's own.
+    pub(crate) revision: u64,
     /// The body is in ClickHouse's compressed blocks.
     decompress: bool,
     statement: Option<String>,
@@ -161,6 +163,11 @@ impl Options {
         };
         options.database = options.database.or_else(|| header("x-clickhouse-database"));
         options.default_format = options.default_format.or_else(|| header("x-clickhouse-format"));
+        if options.revision > 0 {
+            // First, so that a request's own come after them.
+            let ours = native::SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            options.settings.splice(0..0, ours);
+        }
         // A link that is followed must not change anything, whatever else it asks for; 1 is stricter.
         if parts.method != Method::POST {
             let strict = |(name, value): &(String, String)| name == "readonly" && value == "1";
@@ -212,11 +219,10 @@ impl Options {
                     "{name}: the embedded engine has neither sessions nor roles; leave it out"
                 )));
             }
-            // What clickhouse-go asks for: the native protocol's blocks, which libchdb cannot write.
-            "client_protocol_version" if value != "0" => {
-                return Err(Exception::not_implemented(
-                    "client_protocol_version: the embedded engine writes Native blocks of version 0 only; run a ClickHouse server for this client",
-                ));
+            "client_protocol_version" => {
+                self.revision = value.parse().map_err(|_| {
+                    Exception::bad_argument("client_protocol_version is to be a number")
+                })?;
             }
             name if IGNORED.contains(&name) => {}
             _ if name.is_empty()
