@@ -1,7 +1,8 @@
 //! Who may do what on the embedded engine, and how much of it: users, their passwords, and limits.
 //!
 //! libchdb has one user, so users are of this interface. What the engine can hold them to, it does, by
-//! settings profiles with constraints: limits, and the read-only mode of readers.
+//! a settings profile with constraints, and its strict read-only mode for readers: what their
+//! requests set is set before that.
 
 mod credentials;
 
@@ -24,21 +25,6 @@ const DEFAULT: &str = "default";
 
 /// The user of this process's own services.
 const SERVICE: &str = "flowtrail";
-
-/// Settings that a reader may still set in a statement's SETTINGS, where read-only mode allows none; in
-/// the URL it may set all but the limits' own.
-const READER_SETTINGS: [&str; 10] = [
-    "additional_table_filters",
-    "final",
-    "limit",
-    "max_block_size",
-    "max_result_bytes",
-    "max_result_rows",
-    "max_rows_to_read",
-    "max_threads",
-    "result_overflow_mode",
-    "session_timezone",
-];
 
 /// Users of the embedded engine's HTTP interface, and limits for each of their statements.
 #[derive(Args, Clone, Debug)]
@@ -121,12 +107,11 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// The settings profile that the engine holds the role to.
+    /// The settings profile that the engine holds the role to, if to any.
     pub(crate) fn profile(self) -> Option<&'static str> {
         match self {
             Self::Service => None,
-            Self::Client => Some("client"),
-            Self::Reader => Some("reader"),
+            Self::Client | Self::Reader => Some("limited"),
         }
     }
 }
@@ -198,30 +183,20 @@ impl Users {
         ]
     }
 
-    /// The engine's configuration: the profiles of [`Role::profile`]. 0 is no limit in ClickHouse, so it is
-    /// not among what may be asked for.
-    pub(crate) fn configuration(&self) -> String {
-        let limit = |(name, most): (&str, u64), more: &str| {
-            format!("<{name}><min>1</min><max>{most}</max>{more}</{name}>")
-        };
-        let allowed = "<changeable_in_readonly/>";
-        let limits = |more| self.limits().map(|of| limit(of, more)).concat();
-        let own = READER_SETTINGS.map(|name| format!("<{name}>{allowed}</{name}>")).concat();
+    /// The engine's configuration, for a file of that absolute path: the profile of [`Role::profile`]. 0 is
+    /// no limit in ClickHouse, so it is not among what may be asked for.
+    pub(crate) fn configuration(&self, path: &str) -> String {
+        let path = path.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let limit = |(name, most)| format!("<{name}><min>1</min><max>{most}</max></{name}>");
+        let limits = self.limits().map(limit).concat();
         format!(
             "<clickhouse>
-<access_control_improvements><settings_constraints_replace_previous>true</settings_constraints_replace_previous></access_control_improvements>
-<profiles>
-<default/>
-<client><constraints>{}</constraints></client>
-<reader><constraints>{}{own}</constraints></reader>
-</profiles>
+<users_config>{path}</users_config>
+<profiles><default/><limited><constraints>{limits}</constraints></limited></profiles>
 <users><default><password/><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota></default></users>
 <quotas><default/></quotas>
 </clickhouse>
-",
-            limits(""),
-            limits(allowed),
-        )
+",        )
     }
 }
 
@@ -253,10 +228,8 @@ mod tests {
     }
 
     fn role(users: &Users, user: Option<&str>, password: Option<&str>) -> Option<Role> {
-        let credentials = Credentials {
-            user: user.map(str::to_owned),
-            password: password.map(str::to_owned),
-        };
+        let credentials =
+            Credentials { user: user.map(str::to_owned), password: password.map(str::to_owned) };
         users.role(&credentials).ok()
     }
 

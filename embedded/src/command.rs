@@ -22,8 +22,8 @@ pub(crate) async fn run(
     let blocks = Blocks::wanted(options.revision, &format);
     let engine = Arc::clone(&server.engine);
     let job = server.jobs.spawn_blocking(move || {
-        let _ticket = ticket;
-        let mut connection = session::open(&engine, &options)?;
+        let ticket = ticket;
+        let mut connection = session::open(&engine, ticket.role, &options)?;
         connection.query(&text, &format, &options.parameters).map_err(Exception::engine)
     });
     let outcome = joined(job.await)?;

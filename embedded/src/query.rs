@@ -129,8 +129,8 @@ impl Output {
         let text = format!("{head}\n{} {tail}\n{}", output_clause(&writer), comment(mark));
         let engine = Arc::clone(&server.engine);
         let job = server.jobs.spawn_blocking(move || {
-            let _ticket = ticket;
-            let mut connection = session::open(&engine, &options)?;
+            let ticket = ticket;
+            let mut connection = session::open(&engine, ticket.role, &options)?;
             let outcome = connection.query(&text, &format, &options.parameters);
             // The reader sees the end only now, when the outcome is known.
             drop(writer);

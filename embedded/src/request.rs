@@ -3,24 +3,27 @@
 
 mod upload;
 
+use std::time::Duration;
+
 use axum::extract::{FromRequest, Multipart, Query};
 use axum::http::{HeaderMap, Method, header, request::Parts};
 use bytes::{Bytes, BytesMut};
 
+use crate::access::{Credentials, Role};
 use crate::exception::Exception;
 use crate::native;
-use crate::statement::Statement;
+use crate::statement::{Statement, guard};
+use tokio::time::timeout;
+use upload::RECEIVE_TIMEOUT;
 pub(crate) use upload::Upload;
 
 /// Longest statement, in bytes, its parameters and URL aside. The engine's own `max_query_size` is
 /// 256 KiB unless a request sets it.
 pub(crate) const MAX_STATEMENT_BYTES: usize = 1 << 20;
 
-/// Parameters of the URL that are neither settings nor asked for here: they name users, of whom
-/// the engine has one, or tune what a server does with connections.
-const IGNORED: [&str; 8] = [
-    "user",
-    "password",
+/// Parameters of the URL that are neither settings nor asked for here: they tune what a
+/// server does with connections.
+const IGNORED: [&str; 6] = [
     "quota_key",
     "stacktrace",
     "buffer_size",
@@ -32,6 +35,7 @@ const IGNORED: [&str; 8] = [
 /// How a request wants its statement run and answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
+    pub(crate) credentials: Credentials,
     pub(crate) database: Option<String>,
     pub(crate) default_format: Option<String>,
     pub(crate) query_id: Option<String>,
@@ -58,6 +62,30 @@ pub(crate) enum Plan {
     Command { text: String, format: String },
 }
 
+impl Plan {
+    /// Checks that a role may run this.
+    ///
+    /// # Errors
+    /// ClickHouse's, for what it may not.
+    pub(crate) fn check(&self, role: Role) -> Result<(), Exception> {
+        let reader = role == Role::Reader;
+        match self {
+            _ if role == Role::Service => Ok(()),
+            Self::Query { head, tail, .. } => guard::check(&format!("{head} {tail}"), reader),
+            _ if reader => Err(guard::not_for_readers("it takes queries only")),
+            Self::Insert { head, .. } => guard::check(head, reader),
+            Self::Command { text, .. } => guard::check(text, reader),
+        }
+    }
+
+    /// Reads what the client still sends, so that it sees an error.
+    pub(crate) async fn discard(self) {
+        if let Self::Insert { rest: Some(rest), .. } = self {
+            rest.discard().await;
+        }
+    }
+}
+
 /// Reads a request; `None` if it asks nothing.
 ///
 /// # Errors
@@ -69,7 +97,8 @@ pub(crate) async fn read(
     let mut options = Options::of_url_and_headers(&parts)?;
     if is_multipart(&parts.headers) {
         let request = axum::extract::Request::from_parts(parts, body);
-        options.read_form(request).await?;
+        let read = options.read_form(request);
+        timeout(RECEIVE_TIMEOUT, read).await.unwrap_or_else(|_| Err(upload::stalled()))?;
         let text = options.statement.take().unwrap_or_default();
         let plan = plan(text.into(), &mut None, &options)?;
         return Ok(Some((options, plan)));
@@ -151,6 +180,14 @@ fn plan(text: Bytes, upload: &mut Option<Upload>, options: &Options) -> Result<P
 }
 
 impl Options {
+    /// How long the statement may take: what the request asks for, if it is less than the most.
+    pub(crate) fn time_limit(&self, most: Duration) -> Duration {
+        let asked = self.settings.iter().rev().find(|(name, _)| name == "max_execution_time");
+        let seconds = asked.and_then(|(_, value)| value.parse().ok()).filter(|asked| *asked > 0.0);
+        let asked = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        asked.map_or(most, |asked| asked.min(most))
+    }
+
     fn of_url_and_headers(parts: &Parts) -> Result<Self, Exception> {
         let mut options = Self::default();
         let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
@@ -158,6 +195,7 @@ impl Options {
         for (name, value) in pairs {
             options.set(name, value)?;
         }
+        options.credentials = options.credentials.or_of_headers(&parts.headers)?;
         let header = |name: &str| -> Option<String> {
             Some(parts.headers.get(name)?.to_str().ok()?.to_owned())
         };
@@ -205,6 +243,8 @@ impl Options {
         }
         let some = |value: String| Some(value).filter(|value| !value.is_empty());
         match name.as_str() {
+            "user" => self.credentials.user = some(value),
+            "password" => self.credentials.password = Some(value),
             "query" => match &mut self.statement {
                 Some(statement) => statement.push_str(&value),
                 None => self.statement = some(value),
@@ -223,6 +263,14 @@ impl Options {
                 self.revision = value.parse().map_err(|_| {
                     Exception::bad_argument("client_protocol_version is to be a number")
                 })?;
+            }
+            // It would be another's.
+            "profile" => {
+                return Err(Exception::new(
+                    452,
+                    "SETTING_CONSTRAINT_VIOLATION",
+                    "profile: a user of the embedded engine has one and keeps it",
+                ));
             }
             name if IGNORED.contains(&name) => {}
             _ if name.is_empty()

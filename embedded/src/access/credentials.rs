@@ -27,7 +27,8 @@ impl Credentials {
     /// # Errors
     /// If HTTP's are of another scheme, or not readable.
     pub(crate) fn or_of_headers(self, headers: &HeaderMap) -> Result<Self, Exception> {
-        let text = |name: &str| headers.get(name).and_then(|value| Some(value.to_str().ok()?.to_owned()));
+        let text =
+            |name: &str| headers.get(name).and_then(|value| Some(value.to_str().ok()?.to_owned()));
         let own = Self { user: text("x-clickhouse-user"), password: text("x-clickhouse-key") };
         if own != Self::default() {
             return Ok(own);
@@ -90,7 +91,8 @@ mod tests {
 
     #[test]
     fn a_password_is_not_printed() {
-        let credentials = Credentials { user: Some("a".to_owned()), password: Some("hunter2".to_owned()) };
+        let credentials =
+            Credentials { user: Some("a".to_owned()), password: Some("hunter2".to_owned()) };
         assert!(!format!("{credentials:?}").contains("hunter2"));
     }
 }
