@@ -18,7 +18,7 @@ use crate::exception::Exception;
 pub(crate) use credentials::Credentials;
 
 /// The user that Grafana and the query service read as.
-pub const READER: &str = "reader";
+const READER: &str = "reader";
 
 /// The user of whoever names none.
 const DEFAULT: &str = "default";

@@ -124,10 +124,7 @@ impl Engine {
         let path = config.library()?;
         let library = Library::load(&path)
             .map_err(|source| EngineError::Library { path: path.clone(), source })?;
-        let found = library.version();
-        if !found.starts_with(RELEASE_LINE) {
-            return Err(EngineError::Version { path, found });
-        }
+        check_version(library.version(), &path)?;
         let data = config.data_folder()?;
         let files = data.join("clickhouse");
         fs::create_dir_all(&files)
@@ -230,6 +227,14 @@ impl Drop for Engine {
     }
 }
 
+/// Another release may have other settings, messages and functions, and would fail later and worse.
+fn check_version(found: String, path: &Path) -> Result<(), EngineError> {
+    if found.starts_with(RELEASE_LINE) {
+        return Ok(());
+    }
+    Err(EngineError::Version { path: path.to_path_buf(), found })
+}
+
 /// A path as the engine takes it.
 fn name(path: &Path) -> Result<&str, EngineError> {
     path.to_str().ok_or_else(|| EngineError::DataName { path: path.to_path_buf() })
@@ -251,4 +256,21 @@ fn lock(data: &Path) -> Result<File, EngineError> {
 fn list(paths: &[PathBuf]) -> String {
     let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
     paths.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_of_another_release_says_what_to_do() {
+        let path = Path::new("/usr/lib/libchdb.so");
+        assert!(check_version("26.7.3".to_owned(), path).is_ok());
+        for other in ["26.70.1", "26.8.1", "3.1.0", ""] {
+            let error = check_version(other.to_owned(), path).unwrap_err().to_string();
+            for part in ["/usr/lib/libchdb.so", other, "26.7.", "make engine"] {
+                assert!(error.contains(part), "{error}");
+            }
+        }
+    }
 }

@@ -127,7 +127,7 @@ async fn statement(State(server): State<Arc<Server>>, request: Request) -> Respo
     };
     answer.unwrap_or_else(|exception| {
         debug!(code = exception.code, error = exception.message, "statement failed");
-        server.metrics.exceptions.inc();
+        server.metrics.failed(&exception);
         exception.into_response()
     })
 }

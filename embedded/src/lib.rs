@@ -21,7 +21,7 @@ mod request;
 mod session;
 mod statement;
 
-pub use access::{Access, Login, READER};
+pub use access::{Access, Login};
 pub use config::{Config, ENGINE_VERSION};
 pub use engine::{Engine, EngineError};
 pub use http::serve;

@@ -55,9 +55,9 @@ pub(crate) async fn run(
     let tag = format!("{:016x}", random());
     let answer = answer.exception_tag(&tag);
     let pack = move |bytes: Bytes| if compress { compression::encode(&bytes) } else { bytes };
-    let exceptions = server.metrics.exceptions.clone();
+    let metrics = server.metrics.clone();
     let next = move |state: State| {
-        let (tag, exceptions) = (tag.clone(), exceptions.clone());
+        let (tag, metrics) = (tag.clone(), metrics.clone());
         async move {
             match state {
                 State::First(None, _) | State::Broken(None) => None,
@@ -66,7 +66,7 @@ pub(crate) async fn run(
                     Ok(Some(bytes)) => Some((Ok(bytes), State::Rest(output))),
                     Ok(None) => None,
                     Err(exception) => {
-                        exceptions.inc();
+                        metrics.failed(&exception);
                         Some((Ok(late(&exception, &tag)), State::Broken(Some(exception))))
                     }
                 },

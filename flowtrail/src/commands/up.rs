@@ -10,12 +10,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use flowtrail_capture::privileges::{Keep, open_and_drop};
 use flowtrail_capture::ring::PacketSocket;
 use flowtrail_capture::{Agent, CaptureError, Output, Summary};
-use flowtrail_embedded::Engine;
+use flowtrail_embedded::{Engine, Login};
 use flowtrail_ingest::{Ingest, Source};
 use flowtrail_query::Query;
 use flowtrail_service::net::listen;
@@ -41,6 +41,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     engine: flowtrail_embedded::Config,
     #[command(flatten)]
+    access: flowtrail_embedded::Access,
+    #[command(flatten)]
     query: flowtrail_query::Config,
 }
 
@@ -58,7 +60,14 @@ pub(crate) async fn run(
     check: bool,
 ) -> anyhow::Result<()> {
     let Started { metrics, readiness, shutdown } = Started::new()?;
-    let Arguments { mut capture, ingest, engine, query } = arguments;
+    let Arguments { mut capture, ingest, engine, access, query } = arguments;
+    if query.query_timeout > access.clickhouse_max_execution_time {
+        bail!(
+            "--query-timeout is {:?}, above --clickhouse-max-execution-time, {:?}: lower the one or raise the other",
+            query.query_timeout,
+            access.clickhouse_max_execution_time,
+        );
+    }
     if capture.read.is_none() {
         // Beside the rows, which a restart does not lose either.
         let directory = engine.data_folder()?.join("agent");
@@ -78,8 +87,11 @@ pub(crate) async fn run(
     }
 
     let listener = listen(engine.clickhouse_listen, "--clickhouse-listen").await?;
-    let store = ClickHouseArgs::at(format!("http://{}", listener.local_addr()?));
-    let engine = Engine::open(&engine)?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let engine = Engine::open_for(&engine, &access)?;
+    let store = store_of(engine.service_login(), &url);
+    // What answers people gets no further than people do.
+    let read_only = store_of(engine.reader_login(), &url);
     let engine_shutdown = CancellationToken::new();
     let served = flowtrail_embedded::serve(engine, listener, &metrics, engine_shutdown.clone());
     let served = tokio::spawn(served);
@@ -93,7 +105,7 @@ pub(crate) async fn run(
         let source = Source::Channel { receiver, topic_id: run_id(), partitions: PARTITIONS };
         let ingest = Ingest::new(ingest, source, store.clone(), &metrics)?;
         let (capture_ready, ingest_ready) = (readiness.part("capture"), readiness.part("ingest"));
-        let query = Query::new(query, store, metrics, readiness)?;
+        let query = Query::new(query, read_only, metrics, readiness)?;
         let listener = query.listen().await?;
         let address = listener.local_addr()?;
 
@@ -115,6 +127,15 @@ pub(crate) async fn run(
     engine_shutdown.cancel();
     served.await.context("the engine broke off")?;
     ended
+}
+
+/// The embedded engine, as one of its users.
+fn store_of(login: &Login, url: &str) -> ClickHouseArgs {
+    ClickHouseArgs {
+        clickhouse_user: Some(login.user.to_owned()),
+        clickhouse_password: login.password.clone(),
+        ..ClickHouseArgs::at(url.to_owned())
+    }
 }
 
 /// Says what was read, and keeps answering until a shutdown is asked for.
