@@ -17,10 +17,12 @@ use bytes::{Bytes, BytesMut};
 use futures::stream;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
+use crate::access::Role;
 use crate::compression;
 use crate::exception::Exception;
 use crate::http::{Server, Ticket, joined, random};
@@ -33,6 +35,10 @@ const READ_BYTES: usize = 64 << 10;
 
 /// How often a query is asked to end until it has: it may not have begun when first asked.
 const KILL_EVERY: Duration = Duration::from_millis(100);
+
+/// How long a client may leave a piece of its answer unread: as long as ClickHouse waits for one
+/// (`http_send_timeout`). Then its query is killed, so that it does not keep its place.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a client has to read the text of an error in the middle of its answer.
 const LATE_ERROR_GRACE: Duration = Duration::from_secs(1);
@@ -49,7 +55,11 @@ pub(crate) async fn run(
 ) -> Result<Response, Exception> {
     let answer = server.head(ticket.query_id(), &format);
     let compress = options.compress;
-    let mut output = Output::start(server, options, (&head, &tail), format, ticket)?;
+    let most = server.engine.users().max_execution_time;
+    let patience =
+        (ticket.role != Role::Service).then(|| options.time_limit(most).min(SEND_TIMEOUT));
+    let output = Output::start(server, options, (&head, &tail), format, ticket)?;
+    let mut output = Pieces::of(output, patience);
     // Until there is a byte to send, an error still decides the status.
     let first = output.next().await?;
     let tag = format!("{:016x}", random());
@@ -86,8 +96,8 @@ pub(crate) async fn run(
 
 /// Where an answer's body is.
 enum State {
-    First(Option<Bytes>, Output),
-    Rest(Output),
+    First(Option<Bytes>, Pieces),
+    Rest(Pieces),
     Broken(Option<Exception>),
 }
 
@@ -99,6 +109,42 @@ fn late(exception: &Exception, tag: &str) -> Bytes {
     let text =
         format!("\r\n__exception__\r\n{tag}\r\n{message}{length} {tag}\r\n__exception__\r\n");
     text.into()
+}
+
+/// The pieces of an answer, which a task of its own hands over: it sees that nobody takes them.
+/// Dropped before the end, the query is killed.
+struct Pieces(mpsc::Receiver<Result<Option<Bytes>, Exception>>);
+
+impl Pieces {
+    fn of(mut output: Output, patience: Option<Duration>) -> Self {
+        let (pieces, receiver) = mpsc::channel(1);
+        let jobs = output.server.jobs.clone();
+        jobs.spawn(async move {
+            loop {
+                let piece = tokio::select! {
+                    piece = output.next() => piece,
+                    () = pieces.closed() => return,
+                };
+                let more = matches!(piece, Ok(Some(_)));
+                let sent = match patience {
+                    Some(patience) => timeout(patience, pieces.send(piece)).await.is_ok(),
+                    None => pieces.send(piece).await.is_ok(),
+                };
+                if !(more && sent) {
+                    return;
+                }
+            }
+        });
+        Self(receiver)
+    }
+
+    /// The next piece; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>, Exception> {
+        self.0.recv().await.unwrap_or_else(|| {
+            let text = "Timeout exceeded: the client did not read its answer in time";
+            Err(Exception::new(209, "SOCKET_TIMEOUT", text))
+        })
+    }
 }
 
 /// A query under way. Dropped before its end, the query is killed.

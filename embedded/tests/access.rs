@@ -209,6 +209,27 @@ fn raw(path: &str, header: &str, length: usize, body: &str) -> String {
 }
 
 #[test]
+fn a_query_whose_answer_is_not_read_ends() {
+    let mut stream = TcpStream::connect(shared().address).unwrap();
+    let query = "SELECT number FROM numbers(1000000000000) -- unread";
+    let length = query.len();
+    write!(
+        stream,
+        "POST /?max_execution_time=1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{query}"
+    )
+    .unwrap();
+    let mut begun = [0; 12];
+    stream.read_exact(&mut begun).unwrap();
+    assert_eq!(&begun, b"HTTP/1.1 200");
+    let count = "SELECT count() FROM system.processes WHERE endsWith(query, ' */') AND position(query, '-- unr' || 'ead') > 0";
+    let started = Instant::now();
+    while client("", count) != (0, "0\n".to_owned()) {
+        assert!(started.elapsed() < Duration::from_secs(25), "it runs on");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn an_insert_that_stalls_ends_and_leaves_nothing() {
     assert_eq!(client("", "CREATE TABLE default.stalled (a Int64) ENGINE = Memory").0, 0);
     let path = "/?max_execution_time=1&query=INSERT%20INTO%20default.stalled%20FORMAT%20TSV";

@@ -269,6 +269,18 @@ func TestACancelledQueryEnds(t *testing.T) {
 	wait("0")
 }
 
+func TestTheReaderReads(t *testing.T) {
+	db := open(t, "reader", clickhouse.CompressionGZIP, clickhouse.Settings{"max_execution_time": 20})
+	var rows uint64
+	if err := db.QueryRow("SELECT count() FROM flows").Scan(&rows); err != nil || rows == 0 {
+		t.Fatal(rows, err)
+	}
+	_, err := db.Exec("CREATE TABLE default.no (n UInt8) ENGINE = Memory")
+	exception(t, err, 164)
+	db = open(t, "reader", clickhouse.CompressionGZIP, clickhouse.Settings{"max_execution_time": 86400})
+	exception(t, db.Ping(), 452)
+}
+
 func TestABatchIsInserted(t *testing.T) {
 	// Grafana does not insert; the interface takes no gzip.
 	for _, method := range []clickhouse.CompressionMethod{clickhouse.CompressionLZ4, clickhouse.CompressionNone} {
