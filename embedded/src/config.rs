@@ -32,8 +32,8 @@ pub struct Config {
     #[arg(long, env = "FLOWTRAIL_DATA", value_name = "DIR", help_heading = "Embedded ClickHouse")]
     pub data: Option<PathBuf>,
 
-    /// Where the engine's HTTP interface listens. Whoever reaches it may read and change all of
-    /// the data, and read the files that this user can: leave it on a loopback address.
+    /// Where the engine's HTTP interface listens. Whoever reaches it may, but for passwords, read and
+    /// change all of the data, and read the files that this user can: leave it on a loopback address.
     #[arg(
         long,
         env = "FLOWTRAIL_CLICKHOUSE_LISTEN",

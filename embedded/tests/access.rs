@@ -211,7 +211,7 @@ fn raw(path: &str, header: &str, length: usize, body: &str) -> String {
 #[test]
 fn a_query_whose_answer_is_not_read_ends() {
     let mut stream = TcpStream::connect(shared().address).unwrap();
-    let query = "SELECT number FROM numbers(1000000000000) -- unread";
+    let query = "SELECT number FROM numbers(1000000000001)";
     let length = query.len();
     write!(
         stream,
@@ -221,7 +221,7 @@ fn a_query_whose_answer_is_not_read_ends() {
     let mut begun = [0; 12];
     stream.read_exact(&mut begun).unwrap();
     assert_eq!(&begun, b"HTTP/1.1 200");
-    let count = "SELECT count() FROM system.processes WHERE endsWith(query, ' */') AND position(query, '-- unr' || 'ead') > 0";
+    let count = "SELECT count() FROM system.processes WHERE startsWith(query, 'SELECT number FROM numbers(1000000000001)')";
     let started = Instant::now();
     while client("", count) != (0, "0\n".to_owned()) {
         assert!(started.elapsed() < Duration::from_secs(25), "it runs on");

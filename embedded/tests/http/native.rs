@@ -63,7 +63,7 @@ fn every_type_passes_with_nothing_but_its_byte_added() {
     let plain = bytes(post(&[NATIVE, JSON_AS_TEXT], &blocks));
     let translated = bytes(post(&[NATIVE, REVISION], &blocks));
     let added = translated.len() - plain.len();
-    assert!(added > 8 + VALUES && added % (8 + VALUES) == 0, "{added}");
+    assert!(added > 8 + VALUES && added.is_multiple_of(8 + VALUES), "{added}");
 }
 
 #[test]
