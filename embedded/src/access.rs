@@ -152,6 +152,11 @@ impl Users {
         &self.reader
     }
 
+    /// Whether everything may be changed without a password.
+    pub(crate) fn are_open(&self) -> bool {
+        self.client.password.is_none()
+    }
+
     /// Whose credentials these are.
     ///
     /// # Errors

@@ -79,11 +79,17 @@ pub fn serve(
     metrics: &Metrics,
     shutdown: CancellationToken,
 ) -> impl Future<Output = ()> + Send + use<> {
+    let loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    if !loopback && engine.users().are_open() {
+        warn!(
+            "the embedded clickhouse listens beyond this machine, and its user default has no password: give it one with --clickhouse-default-password-file"
+        );
+    }
     let server = Arc::new(Server {
         engine: Arc::new(engine),
         metrics: EmbeddedMetrics::register(metrics),
         jobs: TaskTracker::new(),
-        loopback: listener.local_addr().is_ok_and(|address| address.ip().is_loopback()),
+        loopback,
         slots: Arc::new(Semaphore::new(MAX_RUNNING)),
         service_slots: Arc::new(Semaphore::new(MAX_RUNNING_SERVICES)),
         running: Arc::default(),
