@@ -44,7 +44,7 @@ test-grafana-client: engine ## Ask `up` as Grafana's ClickHouse data source does
 	@deploy/setup.sh build
 	@command -v go >/dev/null || { echo "install Go 1.26 or newer" >&2; exit 1; }
 	cargo build --workspace --bins
-	cd embedded/tests/clickhouse-go && \
+	@cd embedded/tests/clickhouse-go && \
 		FLOWTRAIL_BINARY="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/flowtrail" \
 		FLOWTRAIL_CAPTURE="$(CURDIR)/capture/tests/golden/answered_late.pcap" \
 		FLOWTRAIL_ENGINE="$$($(CURDIR)/$(ENGINE))" go test -count=1 ./...
