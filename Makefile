@@ -5,7 +5,7 @@ BENCH_SETTINGS = BENCH_PACKETS,BENCH_ROUNDS,BENCH_CONNECTIONS,BENCH_LIVE_PACKETS
 
 .PHONY: help
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Show the graph of real traffic on this machine (DEMO_SECONDS=30 ends by itself)
@@ -38,6 +38,16 @@ test-kafka: engine ## Run the distributed shape through a real Apache Kafka brok
 	cargo build --workspace
 	cargo test -p flowtrail-e2e --test exactly_once --test kafka --test outage --test secure --test sides -- \
 		--ignored --nocapture
+
+.PHONY: test-grafana-client
+test-grafana-client: engine ## Ask `up` as Grafana's ClickHouse data source does, with clickhouse-go (Go 1.26, fetches modules)
+	@deploy/setup.sh build
+	@command -v go >/dev/null || { echo "install Go 1.26 or newer" >&2; exit 1; }
+	cargo build --workspace --bins
+	@cd embedded/tests/clickhouse-go && \
+		FLOWTRAIL_BINARY="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/flowtrail" \
+		FLOWTRAIL_CAPTURE="$(CURDIR)/capture/tests/golden/answered_late.pcap" \
+		FLOWTRAIL_ENGINE="$$($(CURDIR)/$(ENGINE))" go test -count=1 ./...
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for FUZZ_SECONDS each (60), into fuzz/corpus (nightly Rust, cargo-fuzz)

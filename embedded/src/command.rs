@@ -7,6 +7,7 @@ use axum::response::Response;
 
 use crate::exception::Exception;
 use crate::http::{Server, Ticket, joined};
+use crate::native::Blocks;
 use crate::request::Options;
 use crate::session;
 
@@ -18,12 +19,18 @@ pub(crate) async fn run(
     ticket: Ticket,
 ) -> Result<Response, Exception> {
     let head = server.head(ticket.query_id(), &format);
+    let blocks = Blocks::wanted(options.revision, &format);
     let engine = Arc::clone(&server.engine);
     let job = server.jobs.spawn_blocking(move || {
-        let _ticket = ticket;
-        let mut connection = session::open(&engine, &options)?;
+        let ticket = ticket;
+        let mut connection = session::open(&engine, ticket.role, &options)?;
         connection.query(&text, &format, &options.parameters).map_err(Exception::engine)
     });
     let outcome = joined(job.await)?;
-    Ok(head.summary(&outcome).body(outcome.data.into()))
+    let head = head.summary(&outcome);
+    let data = match blocks {
+        Some(mut blocks) => blocks.push(&outcome.data)?,
+        None => outcome.data.into(),
+    };
+    Ok(head.body(data.into()))
 }

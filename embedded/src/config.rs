@@ -32,8 +32,8 @@ pub struct Config {
     #[arg(long, env = "FLOWTRAIL_DATA", value_name = "DIR", help_heading = "Embedded ClickHouse")]
     pub data: Option<PathBuf>,
 
-    /// Where the engine's HTTP interface listens. Whoever reaches it may read and change all of
-    /// the data, and read the files that this user can: leave it on a loopback address.
+    /// Where the engine's HTTP interface listens. Whoever reaches it may, but for passwords, read and
+    /// change all of the data, and read the files that this user can: leave it on a loopback address.
     #[arg(
         long,
         env = "FLOWTRAIL_CLICKHOUSE_LISTEN",
@@ -95,7 +95,21 @@ fn folder(variable: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use clap::{Command, FromArgMatches};
+
     use super::*;
+    use crate::access::Access;
+
+    #[test]
+    fn by_default_only_this_machine_reaches_the_port_and_limits_hold() {
+        let parsed = Access::augment_args(Config::augment_args(Command::new("up")))
+            .try_get_matches_from(["up"])
+            .unwrap();
+        let config = Config::from_arg_matches(&parsed).unwrap();
+        assert!(config.clickhouse_listen.ip().is_loopback());
+        let (flags, default) = (Access::from_arg_matches(&parsed).unwrap(), Access::default());
+        assert_eq!(format!("{flags:?}"), format!("{default:?}"));
+    }
 
     #[test]
     fn the_cache_comes_before_installed_libraries() {

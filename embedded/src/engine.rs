@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use thiserror::Error;
 use tracing::info;
 
+use crate::access::{Access, Login, Users};
 use crate::config::{Config, ENGINE_VERSION};
 use crate::libchdb::{Connection, Library};
 
@@ -18,6 +19,9 @@ const RELEASE_LINE: &str = "26.7.";
 /// Longest statement kept in `system.processes`, in bytes: more than any statement accepted, so
 /// that the mark by which a statement is found there is never cut off.
 const STATEMENT_IN_PROCESSES: usize = 4 << 20;
+
+/// What the engine is configured by, in the data folder: written anew at each start.
+const CONFIGURATION: &str = "clickhouse.xml";
 
 /// The library can start its engine once a process.
 static STARTED: AtomicBool = AtomicBool::new(false);
@@ -30,6 +34,7 @@ pub struct Engine {
     first: Mutex<Option<Connection>>,
     version: String,
     timezone: String,
+    users: Users,
     /// Held as long as the files are in use.
     _lock: File,
 }
@@ -99,41 +104,57 @@ pub enum EngineError {
 }
 
 impl Engine {
-    /// Loads the library and opens the data folder, which is made if it is missing.
+    /// As [`Engine::open_for`], with the default limits and without passwords.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn open(config: &Config) -> Result<Self, EngineError> {
+        Self::open_for(config, &Access::default())
+    }
+
+    /// Loads the library and opens the data folder, which is made if it is missing. What clients may
+    /// do is set for good.
     ///
     /// Blocks for about a tenth of a second. Works once a process.
     ///
     /// # Errors
     /// If the library is missing or of another release, the folder is in use or not usable, or the
     /// engine was opened before.
-    pub fn open(config: &Config) -> Result<Self, EngineError> {
+    pub fn open_for(config: &Config, access: &Access) -> Result<Self, EngineError> {
         let path = config.library()?;
         let library = Library::load(&path)
             .map_err(|source| EngineError::Library { path: path.clone(), source })?;
-        let found = library.version();
-        if !found.starts_with(RELEASE_LINE) {
-            return Err(EngineError::Version { path, found });
-        }
+        check_version(library.version(), &path)?;
         let data = config.data_folder()?;
         let files = data.join("clickhouse");
         fs::create_dir_all(&files)
             .map_err(|source| EngineError::Data { path: files.clone(), source })?;
         let lock = lock(&data)?;
+        let configuration = data.join(CONFIGURATION);
+        let failed = |source| EngineError::Data { path: configuration.clone(), source };
+        let users = Users::new(access).map_err(failed)?;
+        let absolute = std::path::absolute(&configuration).map_err(failed)?;
+        fs::write(&configuration, users.configuration(name(&absolute)?)).map_err(failed)?;
         if STARTED.swap(true, Ordering::SeqCst) {
             return Err(EngineError::OncePerProcess);
         }
         library.disable_signal_handlers();
-        let engine = Self::start(library, &files, lock)
+        let engine = Self::start(library, [&files, &configuration], users, lock)
             .inspect_err(|_| STARTED.store(false, Ordering::SeqCst))?;
         info!(version = engine.version, folder = %files.display(), "embedded clickhouse open");
         Ok(engine)
     }
 
-    fn start(library: &'static Library, files: &Path, lock: File) -> Result<Self, EngineError> {
-        let folder =
-            files.to_str().ok_or_else(|| EngineError::DataName { path: files.to_path_buf() })?;
+    fn start(
+        library: &'static Library,
+        paths: [&Path; 2],
+        users: Users,
+        lock: File,
+    ) -> Result<Self, EngineError> {
+        let [files, configuration] = paths;
         let arguments = vec![
-            format!("--path={folder}"),
+            format!("--path={}", name(files)?),
+            format!("--config-file={}", name(configuration)?),
             // As a server: `1` alone is not a SELECT.
             "--implicit_select=0".to_owned(),
             format!("--log_queries_cut_to_length={STATEMENT_IN_PROCESSES}"),
@@ -149,6 +170,7 @@ impl Engine {
             arguments,
             version: version.to_owned(),
             timezone: timezone.to_owned(),
+            users,
             first: Mutex::new(Some(first)),
             _lock: lock,
         })
@@ -163,6 +185,21 @@ impl Engine {
     /// ClickHouse's version, like `26.7.2.1`.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// The login of this process's own services, for whom there are no limits. The password is this
+    /// engine's, made when it was opened.
+    pub fn service_login(&self) -> &Login {
+        self.users.service()
+    }
+
+    /// The login of those who only read.
+    pub fn reader_login(&self) -> &Login {
+        self.users.reader()
+    }
+
+    pub(crate) fn users(&self) -> &Users {
+        &self.users
     }
 
     /// The engine's time zone, like `Etc/UTC`.
@@ -190,6 +227,19 @@ impl Drop for Engine {
     }
 }
 
+/// Another release may have other settings, messages and functions, and would fail later and worse.
+fn check_version(found: String, path: &Path) -> Result<(), EngineError> {
+    if found.starts_with(RELEASE_LINE) {
+        return Ok(());
+    }
+    Err(EngineError::Version { path: path.to_path_buf(), found })
+}
+
+/// A path as the engine takes it.
+fn name(path: &Path) -> Result<&str, EngineError> {
+    path.to_str().ok_or_else(|| EngineError::DataName { path: path.to_path_buf() })
+}
+
 /// Takes the data folder for this process; the kernel gives it back when the process ends.
 fn lock(data: &Path) -> Result<File, EngineError> {
     let path = data.join("clickhouse.lock");
@@ -206,4 +256,21 @@ fn lock(data: &Path) -> Result<File, EngineError> {
 fn list(paths: &[PathBuf]) -> String {
     let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
     paths.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_of_another_release_says_what_to_do() {
+        let path = Path::new("/usr/lib/libchdb.so");
+        assert!(check_version("26.7.3".to_owned(), path).is_ok());
+        for other in ["26.70.1", "26.8.1", "3.1.0", ""] {
+            let error = check_version(other.to_owned(), path).unwrap_err().to_string();
+            for part in ["/usr/lib/libchdb.so", other, "26.7.", "make engine"] {
+                assert!(error.contains(part), "{error}");
+            }
+        }
+    }
 }

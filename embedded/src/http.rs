@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
+use crate::access::Role;
 use crate::engine::Engine;
 use crate::exception::Exception;
 use crate::insert::Insert;
@@ -31,9 +32,13 @@ use crate::request::{self, MAX_STATEMENT_BYTES, Plan};
 use crate::{command, insert, query};
 use head::Head;
 
-/// Statements run at once: two dashboards' panels beside the services of one machine. More are
-/// refused with ClickHouse's code 202, and counted.
+/// Statements of clients run at once: two dashboards' panels and some tools. More are refused with
+/// ClickHouse's code 202, and counted.
 const MAX_RUNNING: usize = 64;
+
+/// As many of this process's own services: ingest writes a few at a time. They are counted apart, so
+/// that no client keeps rows from being inserted.
+const MAX_RUNNING_SERVICES: usize = 16;
 
 /// How long requests under way may take once the end is asked for. Ours are done by then; a client
 /// that does not read, write or end must not keep the process from ending.
@@ -51,12 +56,14 @@ pub(crate) struct Server {
     /// Only programs of this machine reach the port.
     loopback: bool,
     slots: Arc<Semaphore>,
-    /// Query ids of what is running; as many as slots at most.
+    service_slots: Arc<Semaphore>,
+    /// Query ids of what is running; as many as slots of both kinds at most.
     running: Arc<Mutex<HashSet<String>>>,
 }
 
 /// The right to run one statement, given back when dropped.
 pub(crate) struct Ticket {
+    pub(crate) role: Role,
     query_id: String,
     running: Arc<Mutex<HashSet<String>>>,
     metrics: EmbeddedMetrics,
@@ -72,12 +79,19 @@ pub fn serve(
     metrics: &Metrics,
     shutdown: CancellationToken,
 ) -> impl Future<Output = ()> + Send + use<> {
+    let loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    if !loopback && engine.users().are_open() {
+        warn!(
+            "the embedded clickhouse listens beyond this machine, and its user default has no password: give it one with --clickhouse-default-password-file"
+        );
+    }
     let server = Arc::new(Server {
         engine: Arc::new(engine),
         metrics: EmbeddedMetrics::register(metrics),
         jobs: TaskTracker::new(),
-        loopback: listener.local_addr().is_ok_and(|address| address.ip().is_loopback()),
+        loopback,
         slots: Arc::new(Semaphore::new(MAX_RUNNING)),
+        service_slots: Arc::new(Semaphore::new(MAX_RUNNING_SERVICES)),
         running: Arc::default(),
     });
     let router = Router::new()
@@ -119,7 +133,7 @@ async fn statement(State(server): State<Arc<Server>>, request: Request) -> Respo
     };
     answer.unwrap_or_else(|exception| {
         debug!(code = exception.code, error = exception.message, "statement failed");
-        server.metrics.exceptions.inc();
+        server.metrics.failed(&exception);
         exception.into_response()
     })
 }
@@ -128,7 +142,17 @@ async fn run(server: &Arc<Server>, request: Request) -> Result<Response, Excepti
     let Some((mut options, plan)) = request::read(request).await? else {
         return Ok("Ok.\n".into_response());
     };
-    let ticket = server.admit(options.query_id.take())?;
+    let admitted = server.engine.users().role(&options.credentials).and_then(|role| {
+        plan.check(role)?;
+        server.admit(role, options.query_id.take())
+    });
+    let ticket = match admitted {
+        Ok(ticket) => ticket,
+        Err(exception) => {
+            plan.discard().await;
+            return Err(exception);
+        }
+    };
     let kind = match plan {
         Plan::Query { .. } => Kind::Query,
         Plan::Insert { .. } => Kind::Insert,
@@ -177,13 +201,17 @@ fn names_this_machine(host: &str) -> bool {
 
 impl Server {
     /// Admits a statement, under its id or a new one.
-    fn admit(&self, query_id: Option<String>) -> Result<Ticket, Exception> {
-        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| {
+    fn admit(&self, role: Role, query_id: Option<String>) -> Result<Ticket, Exception> {
+        let (slots, most) = match role {
+            Role::Service => (&self.service_slots, MAX_RUNNING_SERVICES),
+            Role::Client | Role::Reader => (&self.slots, MAX_RUNNING),
+        };
+        let slot = Arc::clone(slots).try_acquire_owned().map_err(|_| {
             self.metrics.refused.inc();
             Exception::new(
                 202,
                 "TOO_MANY_SIMULTANEOUS_QUERIES",
-                &format!("{MAX_RUNNING} statements are running: try again when one has ended"),
+                &format!("{most} statements are running: try again when one has ended"),
             )
         })?;
         let query_id = query_id.unwrap_or_else(|| format!("{:016x}{:016x}", random(), random()));
@@ -197,6 +225,7 @@ impl Server {
         }
         self.metrics.running.inc();
         Ok(Ticket {
+            role,
             query_id,
             running: Arc::clone(&self.running),
             metrics: self.metrics.clone(),

@@ -2,11 +2,14 @@
 //! engine is behind the queue is full and the client waits.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::response::Response;
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
+use crate::access::Role;
 use crate::engine::Engine;
 use crate::exception::Exception;
 use crate::http::{Server, Ticket, joined};
@@ -42,17 +45,25 @@ pub(crate) async fn run(
     let Insert { head, format, first, mut rest } = insert;
     let answer = server.head(ticket.query_id(), &format);
     let (pieces, queue) = mpsc::channel(QUEUE_PIECES);
+    // A client that sends a little now and then must not keep its place for ever.
+    let most = server.engine.users().max_execution_time;
+    let deadline = (ticket.role != Role::Service).then(|| options.time_limit(most));
     let engine = Arc::clone(&server.engine);
     let cancelled = server.metrics.cancelled.clone();
     let job = server.jobs.spawn_blocking(move || {
-        let _ticket = ticket;
-        let done = write(&engine, &options, &head, &format, queue)?;
+        let ticket = ticket;
+        let done = write(&engine, ticket.role, &options, &head, &format, queue)?;
         done.ok_or_else(|| {
             cancelled.inc();
             Exception::new(394, "QUERY_WAS_CANCELLED", "The client went away within its data")
         })
     });
-    let fed = feed(first, rest.as_mut(), &pieces).await;
+    let fed = match deadline {
+        Some(deadline) => timeout(deadline, feed(first, rest.as_mut(), &pieces))
+            .await
+            .unwrap_or_else(|_| Err(too_long(deadline))),
+        None => feed(first, rest.as_mut(), &pieces).await,
+    };
     drop(pieces);
     let written = joined(job.await);
     if let Some(rest) = rest
@@ -66,6 +77,11 @@ pub(crate) async fn run(
         (_, written) => written?,
     };
     Ok(answer.summary(&outcome).body(Bytes::new().into()))
+}
+
+fn too_long(deadline: Duration) -> Exception {
+    let text = format!("Timeout exceeded: rows were still to come after {deadline:?}");
+    Exception::new(159, "TIMEOUT_EXCEEDED", &text)
 }
 
 /// Sends the rows on until they end, or the engine wants no more.
@@ -92,12 +108,13 @@ async fn feed(
 /// The blocking side. `None` if the client went away: the insert is then cancelled.
 fn write(
     engine: &Engine,
+    role: Role,
     options: &Options,
     head: &str,
     format: &str,
     mut queue: mpsc::Receiver<Piece>,
 ) -> Result<Option<Outcome>, Exception> {
-    let mut connection = session::open(engine, options)?;
+    let mut connection = session::open(engine, role, options)?;
     let mut stream =
         connection.insert(head, format, &options.parameters).map_err(Exception::engine)?;
     loop {

@@ -2,9 +2,10 @@
 //! server and a cluster.
 //!
 //! A request's way: `http` (admission, headers) → `request` (what it asks) → `statement` (rows out,
-//! rows in, or neither) → `session` (a connection of its own with its settings) → `query`, `insert`
+//! rows in, or neither) → `access` (who asks) → `session` (a connection of its own with its settings) → `query`, `insert`
 //! or `command` → `libchdb`.
 
+mod access;
 mod command;
 mod compression;
 mod config;
@@ -14,11 +15,13 @@ mod http;
 mod insert;
 mod libchdb;
 mod metrics;
+mod native;
 mod query;
 mod request;
 mod session;
 mod statement;
 
+pub use access::{Access, Login};
 pub use config::{Config, ENGINE_VERSION};
 pub use engine::{Engine, EngineError};
 pub use http::serve;

@@ -6,14 +6,17 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
+use crate::exception::Exception;
+
 /// What happened at the interface.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct EmbeddedMetrics {
     pub(crate) requests: Family<KindLabel, Counter>,
     pub(crate) running: Gauge,
-    pub(crate) exceptions: Counter,
+    exceptions: Counter,
     pub(crate) refused: Counter,
     pub(crate) cancelled: Counter,
+    limited: Counter,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -42,6 +45,11 @@ impl EmbeddedMetrics {
                 own.exceptions.clone(),
             );
             registry.register(
+                "requests_limited",
+                "Statements that ended at their limit of time or memory",
+                own.limited.clone(),
+            );
+            registry.register(
                 "requests_refused",
                 "Requests refused because too many were running",
                 own.refused.clone(),
@@ -53,5 +61,14 @@ impl EmbeddedMetrics {
             );
         });
         own
+    }
+
+    /// Counts an error that a client is told.
+    pub(crate) fn failed(&self, exception: &Exception) {
+        self.exceptions.inc();
+        // TIMEOUT_EXCEEDED and MEMORY_LIMIT_EXCEEDED.
+        if matches!(exception.code, 159 | 241) {
+            self.limited.inc();
+        }
     }
 }

@@ -17,13 +17,16 @@ use bytes::{Bytes, BytesMut};
 use futures::stream;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
+use crate::access::Role;
 use crate::compression;
 use crate::exception::Exception;
 use crate::http::{Server, Ticket, joined, random};
+use crate::native::Blocks;
 use crate::request::Options;
 use crate::session;
 
@@ -32,6 +35,10 @@ const READ_BYTES: usize = 64 << 10;
 
 /// How often a query is asked to end until it has: it may not have begun when first asked.
 const KILL_EVERY: Duration = Duration::from_millis(100);
+
+/// How long a client may leave a piece of its answer unread: as long as ClickHouse waits for one
+/// (`http_send_timeout`). Then its query is killed, so that it does not keep its place.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a client has to read the text of an error in the middle of its answer.
 const LATE_ERROR_GRACE: Duration = Duration::from_secs(1);
@@ -48,15 +55,19 @@ pub(crate) async fn run(
 ) -> Result<Response, Exception> {
     let answer = server.head(ticket.query_id(), &format);
     let compress = options.compress;
-    let mut output = Output::start(server, options, (&head, &tail), format, ticket)?;
+    let most = server.engine.users().max_execution_time;
+    let patience =
+        (ticket.role != Role::Service).then(|| options.time_limit(most).min(SEND_TIMEOUT));
+    let output = Output::start(server, options, (&head, &tail), format, ticket)?;
+    let mut output = Pieces::of(output, patience);
     // Until there is a byte to send, an error still decides the status.
     let first = output.next().await?;
     let tag = format!("{:016x}", random());
     let answer = answer.exception_tag(&tag);
     let pack = move |bytes: Bytes| if compress { compression::encode(&bytes) } else { bytes };
-    let exceptions = server.metrics.exceptions.clone();
+    let metrics = server.metrics.clone();
     let next = move |state: State| {
-        let (tag, exceptions) = (tag.clone(), exceptions.clone());
+        let (tag, metrics) = (tag.clone(), metrics.clone());
         async move {
             match state {
                 State::First(None, _) | State::Broken(None) => None,
@@ -65,7 +76,7 @@ pub(crate) async fn run(
                     Ok(Some(bytes)) => Some((Ok(bytes), State::Rest(output))),
                     Ok(None) => None,
                     Err(exception) => {
-                        exceptions.inc();
+                        metrics.failed(&exception);
                         Some((Ok(late(&exception, &tag)), State::Broken(Some(exception))))
                     }
                 },
@@ -85,8 +96,8 @@ pub(crate) async fn run(
 
 /// Where an answer's body is.
 enum State {
-    First(Option<Bytes>, Output),
-    Rest(Output),
+    First(Option<Bytes>, Pieces),
+    Rest(Pieces),
     Broken(Option<Exception>),
 }
 
@@ -100,10 +111,48 @@ fn late(exception: &Exception, tag: &str) -> Bytes {
     text.into()
 }
 
+/// The pieces of an answer, which a task of its own hands over: it sees that nobody takes them.
+/// Dropped before the end, the query is killed.
+struct Pieces(mpsc::Receiver<Result<Option<Bytes>, Exception>>);
+
+impl Pieces {
+    fn of(mut output: Output, patience: Option<Duration>) -> Self {
+        let (pieces, receiver) = mpsc::channel(1);
+        let jobs = output.server.jobs.clone();
+        jobs.spawn(async move {
+            loop {
+                let piece = tokio::select! {
+                    piece = output.next() => piece,
+                    () = pieces.closed() => return,
+                };
+                let more = matches!(piece, Ok(Some(_)));
+                let sent = match patience {
+                    Some(patience) => timeout(patience, pieces.send(piece)).await.is_ok(),
+                    None => pieces.send(piece).await.is_ok(),
+                };
+                if !(more && sent) {
+                    return;
+                }
+            }
+        });
+        Self(receiver)
+    }
+
+    /// The next piece; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>, Exception> {
+        self.0.recv().await.unwrap_or_else(|| {
+            let text = "Timeout exceeded: the client did not read its answer in time";
+            Err(Exception::new(209, "SOCKET_TIMEOUT", text))
+        })
+    }
+}
+
 /// A query under way. Dropped before its end, the query is killed.
 struct Output {
     server: Arc<Server>,
     mark: u64,
+    /// For clients that read Native of a later revision than the engine writes.
+    blocks: Option<Blocks>,
     /// The reading end and the query's outcome; none after the end.
     running: Option<(Receiver, JoinHandle<Result<(), Exception>>)>,
 }
@@ -121,31 +170,42 @@ impl Output {
         };
         let (reader, writer) = std::io::pipe().map_err(no_pipe)?;
         let reader = Receiver::from_owned_fd(reader.into()).map_err(no_pipe)?;
+        let blocks = Blocks::wanted(options.revision, &format);
         let mark = NEXT_MARK.fetch_add(1, Ordering::Relaxed);
         let text = format!("{head}\n{} {tail}\n{}", output_clause(&writer), comment(mark));
         let engine = Arc::clone(&server.engine);
         let job = server.jobs.spawn_blocking(move || {
-            let _ticket = ticket;
-            let mut connection = session::open(&engine, &options)?;
+            let ticket = ticket;
+            let mut connection = session::open(&engine, ticket.role, &options)?;
             let outcome = connection.query(&text, &format, &options.parameters);
             // The reader sees the end only now, when the outcome is known.
             drop(writer);
             outcome.map(drop).map_err(Exception::engine)
         });
-        Ok(Self { server: Arc::clone(server), mark, running: Some((reader, job)) })
+        Ok(Self { server: Arc::clone(server), mark, blocks, running: Some((reader, job)) })
     }
 
     /// The next piece; `None` at the end.
     async fn next(&mut self) -> Result<Option<Bytes>, Exception> {
-        let Some((reader, _)) = &mut self.running else { return Ok(None) };
-        let mut bytes = BytesMut::with_capacity(READ_BYTES);
-        match reader.read_buf(&mut bytes).await {
-            Ok(1..) => return Ok(Some(bytes.freeze())),
-            Ok(0) => {}
-            Err(error) => warn!(%error, "cannot read a query's pipe"),
+        loop {
+            let Some((reader, _)) = &mut self.running else { return Ok(None) };
+            let mut bytes = BytesMut::with_capacity(READ_BYTES);
+            match (reader.read_buf(&mut bytes).await, &mut self.blocks) {
+                (Ok(1..), None) => return Ok(Some(bytes.freeze())),
+                (Ok(1..), Some(blocks)) => {
+                    let translated = blocks.push(&bytes)?;
+                    if !translated.is_empty() {
+                        return Ok(Some(translated));
+                    }
+                    continue;
+                }
+                (Ok(0), _) => {}
+                (Err(error), _) => warn!(%error, "cannot read a query's pipe"),
+            }
+            let Some((_, job)) = self.running.take() else { return Ok(None) };
+            joined(job.await)?;
+            return self.blocks.as_ref().map_or(Ok(()), Blocks::finish).map(|()| None);
         }
-        let Some((_, job)) = self.running.take() else { return Ok(None) };
-        joined(job.await).map(|()| None)
     }
 }
 

@@ -3,35 +3,39 @@
 
 mod upload;
 
+use std::time::Duration;
+
 use axum::extract::{FromRequest, Multipart, Query};
 use axum::http::{HeaderMap, Method, header, request::Parts};
 use bytes::{Bytes, BytesMut};
 
+use crate::access::{Credentials, Role};
 use crate::exception::Exception;
-use crate::statement::Statement;
+use crate::native;
+use crate::statement::{Statement, guard};
+use tokio::time::timeout;
+use upload::RECEIVE_TIMEOUT;
 pub(crate) use upload::Upload;
 
 /// Longest statement, in bytes, its parameters and URL aside. The engine's own `max_query_size` is
 /// 256 KiB unless a request sets it.
 pub(crate) const MAX_STATEMENT_BYTES: usize = 1 << 20;
 
-/// Parameters of the URL that are neither settings nor asked for here: they name users, of whom
-/// the engine has one, or tune what a server does with connections.
-const IGNORED: [&str; 9] = [
-    "user",
-    "password",
+/// Parameters of the URL that are neither settings nor asked for here: they tune what a
+/// server does with connections.
+const IGNORED: [&str; 6] = [
     "quota_key",
     "stacktrace",
     "buffer_size",
     "wait_end_of_query",
     "session_timeout",
     "session_check",
-    "client_protocol_version",
 ];
 
 /// How a request wants its statement run and answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
+    pub(crate) credentials: Credentials,
     pub(crate) database: Option<String>,
     pub(crate) default_format: Option<String>,
     pub(crate) query_id: Option<String>,
@@ -41,6 +45,8 @@ pub(crate) struct Options {
     pub(crate) parameters: Vec<(String, String)>,
     /// Answer in ClickHouse's compressed blocks.
     pub(crate) compress: bool,
+    /// Revision of the protocol that Native answers are to be of; 0 is the format's own.
+    pub(crate) revision: u64,
     /// The body is in ClickHouse's compressed blocks.
     decompress: bool,
     statement: Option<String>,
@@ -56,6 +62,30 @@ pub(crate) enum Plan {
     Command { text: String, format: String },
 }
 
+impl Plan {
+    /// Checks that a role may run this.
+    ///
+    /// # Errors
+    /// ClickHouse's, for what it may not.
+    pub(crate) fn check(&self, role: Role) -> Result<(), Exception> {
+        let reader = role == Role::Reader;
+        match self {
+            _ if role == Role::Service => Ok(()),
+            Self::Query { head, tail, .. } => guard::check(&format!("{head} {tail}"), reader),
+            _ if reader => Err(guard::not_for_readers("it takes queries only")),
+            Self::Insert { head, .. } => guard::check(head, reader),
+            Self::Command { text, .. } => guard::check(text, reader),
+        }
+    }
+
+    /// Reads what the client still sends, so that it sees an error.
+    pub(crate) async fn discard(self) {
+        if let Self::Insert { rest: Some(rest), .. } = self {
+            rest.discard().await;
+        }
+    }
+}
+
 /// Reads a request; `None` if it asks nothing.
 ///
 /// # Errors
@@ -67,7 +97,8 @@ pub(crate) async fn read(
     let mut options = Options::of_url_and_headers(&parts)?;
     if is_multipart(&parts.headers) {
         let request = axum::extract::Request::from_parts(parts, body);
-        options.read_form(request).await?;
+        let read = options.read_form(request);
+        timeout(RECEIVE_TIMEOUT, read).await.unwrap_or_else(|_| Err(upload::stalled()))?;
         let text = options.statement.take().unwrap_or_default();
         let plan = plan(text.into(), &mut None, &options)?;
         return Ok(Some((options, plan)));
@@ -149,6 +180,14 @@ fn plan(text: Bytes, upload: &mut Option<Upload>, options: &Options) -> Result<P
 }
 
 impl Options {
+    /// How long the statement may take: what the request asks for, if it is less than the most.
+    pub(crate) fn time_limit(&self, most: Duration) -> Duration {
+        let asked = self.settings.iter().rev().find(|(name, _)| name == "max_execution_time");
+        let seconds = asked.and_then(|(_, value)| value.parse().ok()).filter(|asked| *asked > 0.0);
+        let asked = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        asked.map_or(most, |asked| asked.min(most))
+    }
+
     fn of_url_and_headers(parts: &Parts) -> Result<Self, Exception> {
         let mut options = Self::default();
         let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
@@ -156,11 +195,17 @@ impl Options {
         for (name, value) in pairs {
             options.set(name, value)?;
         }
+        options.credentials = options.credentials.or_of_headers(&parts.headers)?;
         let header = |name: &str| -> Option<String> {
             Some(parts.headers.get(name)?.to_str().ok()?.to_owned())
         };
         options.database = options.database.or_else(|| header("x-clickhouse-database"));
         options.default_format = options.default_format.or_else(|| header("x-clickhouse-format"));
+        if options.revision > 0 {
+            // First, so that a request's own come after them.
+            let ours = native::SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            options.settings.splice(0..0, ours);
+        }
         // A link that is followed must not change anything, whatever else it asks for; 1 is stricter.
         if parts.method != Method::POST {
             let strict = |(name, value): &(String, String)| name == "readonly" && value == "1";
@@ -198,6 +243,8 @@ impl Options {
         }
         let some = |value: String| Some(value).filter(|value| !value.is_empty());
         match name.as_str() {
+            "user" => self.credentials.user = some(value),
+            "password" => self.credentials.password = Some(value),
             "query" => match &mut self.statement {
                 Some(statement) => statement.push_str(&value),
                 None => self.statement = some(value),
@@ -212,10 +259,17 @@ impl Options {
                     "{name}: the embedded engine has neither sessions nor roles; leave it out"
                 )));
             }
-            // What clickhouse-go asks for: the native protocol's blocks, which libchdb cannot write.
-            "client_protocol_version" if value != "0" => {
-                return Err(Exception::not_implemented(
-                    "client_protocol_version: the embedded engine writes Native blocks of version 0 only; run a ClickHouse server for this client",
+            "client_protocol_version" => {
+                self.revision = value.parse().map_err(|_| {
+                    Exception::bad_argument("client_protocol_version is to be a number")
+                })?;
+            }
+            // It would be another's.
+            "profile" => {
+                return Err(Exception::new(
+                    452,
+                    "SETTING_CONSTRAINT_VIOLATION",
+                    "profile: a user of the embedded engine has one and keeps it",
                 ));
             }
             name if IGNORED.contains(&name) => {}

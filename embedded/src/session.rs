@@ -1,16 +1,21 @@
 //! A connection of a request's own, with the request's database and settings. It is closed with
 //! the request, so nothing that a request sets is seen by another.
 
+use crate::access::Role;
 use crate::engine::Engine;
 use crate::exception::Exception;
 use crate::libchdb::Connection;
 use crate::request::Options;
 
-/// Connects and applies the options. Blocks for less than a millisecond.
+/// Connects and applies the role's profile and limits, then the options. Blocks for less than a millisecond.
 ///
 /// # Errors
-/// The engine's, for an unknown database or setting or a bad value; or if it is stopping.
-pub(crate) fn open(engine: &Engine, options: &Options) -> Result<Connection, Exception> {
+/// The engine's, for an unknown database or setting, a bad value or one beyond a limit; or if it is stopping.
+pub(crate) fn open(
+    engine: &Engine,
+    role: Role,
+    options: &Options,
+) -> Result<Connection, Exception> {
     let mut connection = engine
         .connect()
         .ok_or_else(|| Exception::new(236, "ABORTED", "The embedded engine is stopping"))?;
@@ -19,6 +24,11 @@ pub(crate) fn open(engine: &Engine, options: &Options) -> Result<Connection, Exc
     };
     if let Some(database) = &options.database {
         run(format!("USE {}", quoted(database, '`')))?;
+    }
+    if let Some(profile) = role.profile() {
+        run(format!("SET profile = '{profile}'"))?;
+        let limits = engine.users().limits().map(|(name, most)| format!("{name} = {most}"));
+        run(format!("SET {}", limits.join(", ")))?;
     }
     // Last, because it forbids changing the others.
     let (readonly, settings): (Vec<_>, Vec<_>) =
@@ -31,6 +41,9 @@ pub(crate) fn open(engine: &Engine, options: &Options) -> Result<Connection, Exc
                 .collect();
             run(format!("SET {}", list.join(", ")))?;
         }
+    }
+    if role == Role::Reader {
+        run("SET readonly = 1".to_owned())?;
     }
     Ok(connection)
 }

@@ -1,6 +1,7 @@
 //! What a statement's text asks of the engine: rows back, rows in, or neither. The engine parses
 //! the statement itself; this only finds the clauses that an HTTP interface has to know.
 
+pub(crate) mod guard;
 mod tokens;
 
 use crate::exception::Exception;

@@ -1,11 +1,21 @@
 //! A request's body, read piece by piece as the engine takes it, unpacked where it is compressed.
 
+use std::time::Duration;
+
 use axum::body::{Body, BodyDataStream};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use tokio::time::timeout;
 
 use crate::compression::{BlockError, Decoder};
 use crate::exception::Exception;
+
+/// How long a client that is sending may be silent: as long as ClickHouse waits for one
+/// (`http_receive_timeout`). Then it is refused, so that it does not keep its place.
+pub(crate) const RECEIVE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a body is read on after an error.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How much of a body is read to its end after an error, in bytes, so that the client, still
 /// sending, gets to see the answer.
@@ -46,7 +56,11 @@ impl Upload {
             if self.done {
                 return Ok(None);
             }
-            match (self.body.next().await, &mut self.decoder) {
+            let Ok(piece) = timeout(RECEIVE_TIMEOUT, self.body.next()).await else {
+                self.done = true;
+                return Err(stalled());
+            };
+            match (piece, &mut self.decoder) {
                 (Some(Ok(piece)), Some(decoder)) => decoder.push(&piece),
                 (Some(Ok(piece)), None) => return Ok(Some(piece)),
                 (Some(Err(error)), _) => {
@@ -84,14 +98,26 @@ impl Upload {
 
     /// Reads the rest and throws it away, up to a bound.
     pub(crate) async fn discard(mut self) {
-        let mut left = MAX_DISCARDED_BYTES;
-        while let Some(Ok(piece)) = self.body.next().await {
-            match left.checked_sub(piece.len()) {
-                Some(rest) => left = rest,
-                None => return,
+        let discard = async {
+            let mut left = MAX_DISCARDED_BYTES;
+            while let Some(Ok(piece)) = self.body.next().await {
+                match left.checked_sub(piece.len()) {
+                    Some(rest) => left = rest,
+                    None => return,
+                }
             }
-        }
+        };
+        // What a client that waits itself has sent by then is all that it will.
+        let _ = timeout(DISCARD_TIMEOUT, discard).await;
     }
+}
+
+/// Why a client that sends nothing is refused.
+pub(crate) fn stalled() -> Exception {
+    let waited = RECEIVE_TIMEOUT.as_secs();
+    let text =
+        format!("Timeout exceeded while receiving data from client. Waited for {waited} seconds");
+    Exception::new(209, "SOCKET_TIMEOUT", &text)
 }
 
 fn unpack(error: BlockError) -> Exception {
@@ -101,4 +127,35 @@ fn unpack(error: BlockError) -> Exception {
         BlockError::Size(_) | BlockError::Data | BlockError::Cut => (271, "CANNOT_DECOMPRESS"),
     };
     Exception::new(code, name, &error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use futures::stream;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// A body of one piece, after which its client is silent but connected.
+    fn silent() -> Upload {
+        let piece = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"1"))]);
+        Upload::new(Body::from_stream(piece.chain(stream::pending())), false)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_client_is_given_up() {
+        let (mut upload, started) = (silent(), Instant::now());
+        assert_eq!(upload.next().await, Ok(Some(Bytes::from_static(b"1"))));
+        assert_eq!(upload.next().await, Err(stalled()));
+        assert_eq!(started.elapsed(), RECEIVE_TIMEOUT);
+        assert_eq!(upload.next().await, Ok(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_does_not_wait_for_a_silent_client() {
+        let started = Instant::now();
+        silent().discard().await;
+        assert_eq!(started.elapsed(), DISCARD_TIMEOUT);
+    }
 }

@@ -25,6 +25,9 @@ fn errors_have_clickhouses_codes_and_statuses() {
         (&[("nothing", "1")], "SELECT 1", "115", StatusCode::NOT_FOUND),
         (&[("a' = 1 --", "1")], "SELECT 1", "115", StatusCode::NOT_FOUND),
         (&[("max_threads", "many")], "SELECT 1", "27", StatusCode::BAD_REQUEST),
+        (&[("user", "nobody")], "SELECT 1", "516", StatusCode::FORBIDDEN),
+        (&[("client_protocol_version", "new")], "SELECT 1", "36", StatusCode::BAD_REQUEST),
+        (&[("profile", "default")], "SELECT 1", "452", StatusCode::INTERNAL_SERVER_ERROR),
         (&[("session_id", "a")], "SELECT 1", "48", StatusCode::NOT_IMPLEMENTED),
         (
             &[("readonly", "1")],

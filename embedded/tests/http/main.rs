@@ -7,4 +7,5 @@
 mod client;
 mod common;
 mod errors;
+mod native;
 mod plain;

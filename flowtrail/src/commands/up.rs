@@ -15,7 +15,7 @@ use clap::Args;
 use flowtrail_capture::privileges::{Keep, open_and_drop};
 use flowtrail_capture::ring::PacketSocket;
 use flowtrail_capture::{Agent, CaptureError, Output, Summary};
-use flowtrail_embedded::Engine;
+use flowtrail_embedded::{Engine, Login};
 use flowtrail_ingest::{Ingest, Source};
 use flowtrail_query::Query;
 use flowtrail_schema::sql::{Form, Retention};
@@ -42,6 +42,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     engine: flowtrail_embedded::Config,
     #[command(flatten)]
+    access: flowtrail_embedded::Access,
+    #[command(flatten)]
     query: flowtrail_query::Config,
     #[command(flatten)]
     retention: RetentionArgs,
@@ -61,10 +63,17 @@ pub(crate) async fn run(
     check: bool,
 ) -> anyhow::Result<()> {
     let Started { metrics, readiness, shutdown } = Started::new()?;
-    let Arguments { mut capture, ingest, engine, query, retention } = arguments;
+    let Arguments { mut capture, ingest, engine, access, query, retention } = arguments;
     let retention = retention.retention()?;
     if capture.read.is_some() && retention != Retention::default() {
         bail!("with --read rows are kept for ever: leave --retain-… away");
+    }
+    if query.query_timeout > access.clickhouse_max_execution_time {
+        bail!(
+            "--query-timeout is {:?}, above --clickhouse-max-execution-time, {:?}: lower the one or raise the other",
+            query.query_timeout,
+            access.clickhouse_max_execution_time,
+        );
     }
     if capture.read.is_none() {
         // Beside the rows, which a restart does not lose either.
@@ -85,8 +94,11 @@ pub(crate) async fn run(
     }
 
     let listener = listen(engine.clickhouse_listen, "--clickhouse-listen").await?;
-    let store = ClickHouseArgs::at(format!("http://{}", listener.local_addr()?));
-    let engine = Engine::open(&engine)?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let engine = Engine::open_for(&engine, &access)?;
+    let store = store_of(engine.service_login(), &url);
+    // What answers people gets no further than people do.
+    let read_only = store_of(engine.reader_login(), &url);
     let engine_shutdown = CancellationToken::new();
     let served = flowtrail_embedded::serve(engine, listener, &metrics, engine_shutdown.clone());
     let served = tokio::spawn(served);
@@ -100,7 +112,7 @@ pub(crate) async fn run(
         let source = Source::Channel { receiver, topic_id: run_id(), partitions: PARTITIONS };
         let ingest = Ingest::new(ingest, source, store.clone(), &metrics)?;
         let (capture_ready, ingest_ready) = (readiness.part("capture"), readiness.part("ingest"));
-        let query = Query::new(query, store, metrics, readiness)?;
+        let query = Query::new(query, read_only, metrics, readiness)?;
         let listener = query.listen().await?;
         let address = listener.local_addr()?;
 
@@ -122,6 +134,15 @@ pub(crate) async fn run(
     engine_shutdown.cancel();
     served.await.context("the engine broke off")?;
     ended
+}
+
+/// The embedded engine, as one of its users.
+fn store_of(login: &Login, url: &str) -> ClickHouseArgs {
+    ClickHouseArgs {
+        clickhouse_user: Some(login.user.to_owned()),
+        clickhouse_password: login.password.clone(),
+        ..ClickHouseArgs::at(url.to_owned())
+    }
 }
 
 /// Says what was read, and keeps answering until a shutdown is asked for.
