@@ -53,6 +53,8 @@ pub const MIGRATIONS: &[Migration] = migrations![
     15 "coverage_1h_view" "0015_coverage_1h_view.sql",
     16 "identities" "0016_identities.sql",
     17 "identities_seen" "0017_identities_seen.sql",
+    18 "flows_named" "0018_flows_named.sql",
+    19 "edges" "0019_edges.sql",
 ];
 
 /// What the schema is to look like.

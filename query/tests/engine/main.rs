@@ -5,5 +5,6 @@
 mod api;
 mod cluster;
 mod common;
+mod investigations;
 mod laws;
 mod tiers;

@@ -897,3 +897,69 @@ ENGINE = ReplicatedAggregatingMergeTree('/clickhouse/tables/main/{shard}/{databa
 ORDER BY kind;
 CREATE TABLE IF NOT EXISTS identities_seen ON CLUSTER `main` AS identities_seen_local
 ENGINE = Distributed('main', 'flowtrail', 'identities_seen_local', cityHash64(kind));
+
+-- 0018_flows_named.sql
+CREATE VIEW IF NOT EXISTS flows_named ON CLUSTER `main` AS
+SELECT
+    interval_start AS time,
+    primary,
+    concat(if(client_namespace = '', '', concat(client_namespace, '/')), if(client_name = '', replaceRegexpOne(toString(client_real_ip), '^::ffff:([0-9]+[.])', '\\1'), client_name)) AS client,
+    if(client_workload = '', client, concat(client_namespace, '/', client_workload)) AS client_workload_name,
+    toString(client_kind) AS client_is,
+    replaceRegexpOne(toString(client_ip), '^::ffff:([0-9]+[.])', '\\1') AS client_address,
+    client_port,
+    concat(if(server_namespace = '', '', concat(server_namespace, '/')), if(server_name = '', replaceRegexpOne(toString(server_real_ip), '^::ffff:([0-9]+[.])', '\\1'), server_name)) AS server,
+    if(server_workload = '', server, concat(server_namespace, '/', server_workload)) AS server_workload_name,
+    toString(server_kind) AS server_is,
+    replaceRegexpOne(toString(server_ip), '^::ffff:([0-9]+[.])', '\\1') AS server_address,
+    server_port,
+    if(service_name = '', '', concat(service_namespace, '/', service_name)) AS service,
+    opened + joined AS connections,
+    opened,
+    open_at_start,
+    closed_refused + closed_unanswered AS failed,
+    multiIf(closed_fin > 0, 'fin', closed_reset_by_client > 0, 'reset_by_client', closed_reset_by_server > 0, 'reset_by_server',
+            closed_refused > 0, 'refused', closed_unanswered > 0, 'unanswered', closed_idle > 0, 'idle',
+            closed_superseded > 0, 'superseded', closed_evicted > 0, 'evicted', '') AS closed,
+    sent_bytes,
+    received_bytes,
+    sent_packets,
+    received_packets,
+    sent_retransmitted_packets + received_retransmitted_packets AS retransmitted_packets,
+    if(syn_to_synack_count > 0, syn_to_synack_us / syn_to_synack_count / 1000, NULL) AS latency_ms,
+    if(first_response_count > 0, first_response_us / first_response_count / 1000, NULL) AS first_response_ms,
+    if(duration_count > 0, duration_us / duration_count / 1000000, NULL) AS duration_s,
+    leftPad(hex(connection_id), 16, '0') AS connection,
+    node AS seen_on,
+    interface,
+    toString(reporter) AS seen_from
+FROM flows;
+
+-- 0019_edges.sql
+CREATE VIEW IF NOT EXISTS edges ON CLUSTER `main` AS
+SELECT
+    start AS time,
+    concat(if(client_namespace = '', '', concat(client_namespace, '/')), if(client_name = '', replaceRegexpOne(toString(client_real_ip), '^::ffff:([0-9]+[.])', '\\1'), client_name)) AS client,
+    if(client_workload = '', client, concat(client_namespace, '/', client_workload)) AS client_workload_name,
+    toString(client_kind) AS client_is,
+    concat(if(server_namespace = '', '', concat(server_namespace, '/')), if(server_name = '', replaceRegexpOne(toString(server_real_ip), '^::ffff:([0-9]+[.])', '\\1'), server_name)) AS server,
+    if(server_workload = '', server, concat(server_namespace, '/', server_workload)) AS server_workload_name,
+    toString(server_kind) AS server_is,
+    server_port,
+    if(service_name = '', '', concat(service_namespace, '/', service_name)) AS service,
+    opened + joined AS connections,
+    open_at_start,
+    closed_refused + closed_unanswered AS failed,
+    closed_refused AS refused,
+    closed_unanswered AS unanswered,
+    closed_reset_by_client + closed_reset_by_server AS reset,
+    sent_bytes,
+    received_bytes,
+    sent_packets + received_packets AS packets,
+    sent_retransmitted_packets + received_retransmitted_packets AS retransmitted_packets,
+    syn_to_synack_us AS latency_us,
+    syn_to_synack_count AS latency_count,
+    syn_to_synack_buckets AS latency_buckets,
+    first_seen,
+    last_seen
+FROM edges_1m;
