@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::Args;
 use clickhouse::error::Error;
 use clickhouse::{Client, Compression, Row};
-use flowtrail_schema::sql::{DATABASE, VERSION};
+use flowtrail_schema::sql::{DATABASE, MIGRATIONS, VERSION};
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 use tracing::{error, warn};
@@ -185,6 +185,7 @@ impl ClickHouseArgs {
         #[derive(Row, Deserialize)]
         struct Version {
             version: u32,
+            name: String,
         }
         let there: Count = self
             .client_without_database()
@@ -196,13 +197,22 @@ impl ClickHouseArgs {
         if there.tables == 0 {
             return Ok(0);
         }
-        let version: Version = self
+        let applied: Vec<Version> = self
             .client()
-            .query("SELECT max(version) AS version FROM schema_migrations")
-            .fetch_one()
+            .query("SELECT version, name FROM schema_migrations ORDER BY version")
+            .fetch_all()
             .await
             .map_err(|source| self.failed("read schema_migrations", source))?;
-        Ok(version.version)
+        for (applied, ours) in applied.iter().zip(MIGRATIONS) {
+            if (applied.version, applied.name.as_str()) != (ours.version, ours.name) {
+                return Err(StoreError::Foreign {
+                    version: ours.version,
+                    found: applied.name.clone(),
+                    known: ours.name,
+                });
+            }
+        }
+        Ok(applied.last().map_or(0, |last| last.version))
     }
 
     pub(crate) fn failed(&self, what: &str, source: Error) -> StoreError {

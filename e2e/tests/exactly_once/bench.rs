@@ -172,10 +172,17 @@ impl<'a> Bench<'a> {
         let primaries = "SELECT count(), max(points), max(many) FROM (SELECT uniqExact(agent, interface) AS points, \
                          count() > uniqExact(interval_start) AS many FROM flows WHERE primary GROUP BY connection_id)";
         assert_eq!(self.ask(primaries), format!("{connections}\t1\t0"));
-        for table in ["flows WHERE primary", "edges_1m", "edges_1h"] {
+        let rollups =
+            ["edges_1m", "edges_1h", "edges_1d", "workload_edges_1h", "workload_edges_1d"];
+        for table in ["flows WHERE primary"].into_iter().chain(rollups) {
             let sums = self.ask(&format!("SELECT sum(opened), sum(sent_bytes) FROM {table}"));
             assert_eq!(sums, format!("{connections}\t{sent_bytes}"), "{table}");
         }
+        let hours = "SELECT sum(intervals) FROM (SELECT groupBitmapMerge(intervals) AS intervals FROM coverage_1h GROUP BY agent, start)";
+        assert_eq!(
+            self.ask(hours),
+            self.ask("SELECT uniqExact(agent, interval_start) FROM coverage")
+        );
         let report = self.audit().unwrap_or_else(|report| panic!("{report}\n{}", self.logs()));
         println!("{report}");
     }

@@ -186,6 +186,8 @@ fn a_view_that_failed_is_completed(mut bench: Bench<'_>) {
         bench.ask("SELECT count() > 0 FROM flows") == "1"
             && bench.logs().contains("insert failed, retrying")
     });
+    // In the middle of the chain of views.
+    assert_eq!(bench.ask("SELECT count() > 0 FROM edges_1m"), "1");
     assert_eq!(bench.ask("SELECT count() FROM edges_1h"), "0");
     // Whoever takes over has other names; what is written stays as it was.
     signal(&ingest, Signal::SIGKILL);

@@ -36,6 +36,17 @@ async fn a_newer_schema_needs_a_newer_program() {
     assert!(matches!(store.migrate().await, Err(StoreError::Newer { .. })));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_made_by_other_steps_are_not_written_to() {
+    let store = store("other_steps").await;
+    let renamed = "ALTER TABLE schema_migrations UPDATE name = 'tables' WHERE version = 2 \
+         SETTINGS mutations_sync = 2";
+    store.client().query(renamed).execute().await.unwrap();
+    let error = refusal(store.clone()).await.to_string();
+    assert!(error.contains("step 2") && error.contains("tables, and coverage in this"), "{error}");
+    assert!(matches!(store.migrate().await, Err(StoreError::Foreign { version: 2, .. })));
+}
+
 /// A server that answers every request alike.
 async fn answering(status: StatusCode, text: &'static str) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -56,6 +56,18 @@ pub enum StoreError {
         /// Newest version of this program.
         known: u32,
     },
+    /// The tables were made by steps that are not this program's.
+    #[error(
+        "step {version} of the schema in ClickHouse is {found}, and {known} in this program: an unreleased flowtrail made these tables; use another database or data folder"
+    )]
+    Foreign {
+        /// The first step that differs.
+        version: u32,
+        /// Its name in the database.
+        found: String,
+        /// Its name in this program.
+        known: &'static str,
+    },
     /// The tables are not there, or older than this program needs.
     #[error(
         "the schema in ClickHouse has version {found}, this program needs {needed}: run `flowtrail schema apply`"
