@@ -92,7 +92,10 @@ mod tests {
     #[test]
     fn quantiles_are_figures() {
         let figures: Vec<_> = (1..=20).rev().map(f64::from).collect();
-        assert_eq!([0.0, 0.5, 0.9, 1.0].map(|share| quantile(&figures, share)), [1.0, 10.0, 18.0, 20.0]);
+        assert_eq!(
+            [0.0, 0.5, 0.9, 1.0].map(|share| quantile(&figures, share)),
+            [1.0, 10.0, 18.0, 20.0]
+        );
         assert_eq!(quantile(&[f64::INFINITY, 1.0], 1.0), f64::INFINITY);
         assert!(quantile(&[], 0.5).is_nan());
     }

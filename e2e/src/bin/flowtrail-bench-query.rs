@@ -119,9 +119,11 @@ fn measure_all(settings: &Settings, shutdown: &CancellationToken) -> Result<()> 
     println!("\nGraphs, {} times each\n{}", settings.rounds, Measured::HEAD);
     measured.iter().for_each(|measured| println!("{measured}"));
     let tables = Table::all(&engine, &client)?;
-    tables.iter().for_each(Table::print);
+    for table in &tables {
+        table.print(&engine, &client)?;
+    }
 
-    println!("\nGoals (load average at the end {})", load());
+    println!("\nGoals, at {} raw rows (load average at the end {})", grouped(history.rows), load());
     let mut verdicts = vec![
         quick("cold", &measured, |measured| &measured.cold),
         quick("warm", &measured, |measured| &measured.warm),
@@ -150,7 +152,8 @@ fn quick(how: &str, measured: &[Measured], runs: fn(&Measured) -> &Runs) -> Verd
     let within = measured.iter().filter(|measured| p90(measured) <= GOAL_P90_MS).count();
     let worst = measured.iter().max_by(|a, b| p90(a).total_cmp(&p90(b)));
     let worst = worst.map_or_else(String::new, |measured| {
-        let words: Vec<_> = measured.question.to_string().split_whitespace().map(str::to_owned).collect();
+        let words: Vec<_> =
+            measured.question.to_string().split_whitespace().map(str::to_owned).collect();
         format!("{:.0} ms for {}", p90(measured), words.join(" "))
     });
     Verdict {

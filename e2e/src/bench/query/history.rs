@@ -65,7 +65,11 @@ impl History {
         let fingerprint = fingerprint(rows);
         match Self::kept(engine, &record, &fingerprint)? {
             Ok(history) => {
-                eprintln!("history: using the {} rows in {}", grouped(history.rows), directory.display());
+                eprintln!(
+                    "history: using the {} rows in {}",
+                    grouped(history.rows),
+                    directory.display()
+                );
                 return Ok(history);
             }
             Err(why) => eprintln!("history: {why}, making about {} rows …", grouped(rows)),
@@ -91,7 +95,11 @@ impl History {
     }
 
     /// What a folder holds, or why that is of no use.
-    fn kept(engine: &Engine, record: &Path, fingerprint: &str) -> Result<Result<Self, &'static str>> {
+    fn kept(
+        engine: &Engine,
+        record: &Path,
+        fingerprint: &str,
+    ) -> Result<Result<Self, &'static str>> {
         let Ok(file) = File::open(record) else { return Ok(Err("there is none")) };
         let Ok(history) = serde_json::from_reader::<_, Self>(file) else {
             return Ok(Err("its record cannot be read"));

@@ -12,7 +12,10 @@ use crate::bench::ingest::store::Engine;
 
 /// What is compared: where an edge of the API has it, and what rows have it. `inside` the window.
 const SUMS: &[(&str, &str)] = &[
-    ("/connections", "sumIf(opened + joined, inside) + uniqExactIf(connection_id, NOT inside AND NOT ended)"),
+    (
+        "/connections",
+        "sumIf(opened + joined, inside) + uniqExactIf(connection_id, NOT inside AND NOT ended)",
+    ),
     ("/opened", "sumIf(opened, inside)"),
     ("/closed/fin", "sumIf(closed_fin, inside)"),
     ("/closed/reset_by_server", "sumIf(closed_reset_by_server, inside)"),
@@ -100,7 +103,12 @@ fn told(graph: &Value) -> Option<Sums> {
 
 /// What the primary rows of a window add up to. Connections open at its start are those with a row in
 /// the minute before, in which every open one has one, and no close there.
-fn summed(engine: &Engine, client: &Client, [from_s, to_s]: [u64; 2], condition: &str) -> Result<Sums> {
+fn summed(
+    engine: &Engine,
+    client: &Client,
+    [from_s, to_s]: [u64; 2],
+    condition: &str,
+) -> Result<Sums> {
     #[derive(Row, Deserialize)]
     struct Pair {
         client_namespace: String,
@@ -129,7 +137,8 @@ fn summed(engine: &Engine, client: &Client, [from_s, to_s]: [u64; 2], condition:
     let query = client.query_raw(&statement);
     let query = query.param("from", from_s).param("to", to_s).param("minute", minute);
     let pairs: Vec<Pair> = engine.block_on(query.fetch_all())?;
-    let pairs = pairs.into_iter().map(|pair| ((pair.client_namespace, pair.server_namespace), pair.sums));
+    let pairs =
+        pairs.into_iter().map(|pair| ((pair.client_namespace, pair.server_namespace), pair.sums));
     Ok(pairs.collect())
 }
 

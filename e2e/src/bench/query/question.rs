@@ -54,7 +54,8 @@ impl Span {
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+        let word =
+            self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
         f.pad(&word)
     }
 }

@@ -1,5 +1,7 @@
 //! The rounds: each question, its window ended anew each time, cold and then warm.
 
+use std::fmt;
+
 use anyhow::{Result, bail};
 use clickhouse::Client;
 use tokio_util::sync::CancellationToken;
@@ -111,13 +113,14 @@ impl Runs {
 
 impl Measured {
     /// The head of the table that they print as.
-    pub const HEAD: &str = "\
-                                    cold ms                  warm ms                      rows   MiB read  from disk  answer
-group_by  window filter             p50     p90     max      p50     p90     max          read   in engine  cold MiB     KiB";
+    pub const HEAD: &str = concat!(
+        "                                                  cold ms                  warm ms           rows   MiB read from disk, answer,\n",
+        "group_by  span filter                 p50     p90     max      p50     p90     max           read  by engine   cold MiB     KiB"
+    );
 }
 
-impl std::fmt::Display for Measured {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.question)?;
         for runs in [&self.cold, &self.warm] {
             for share in [0.5, 0.9, 1.0] {
