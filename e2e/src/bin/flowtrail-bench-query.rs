@@ -116,8 +116,6 @@ fn measure_all(settings: &Settings, shutdown: &CancellationToken) -> Result<()> 
     };
     let measured = rounds.run(&mut end_s)?;
     process.stop()?;
-    println!("\nGraphs, {} times each\n{}", settings.rounds, Measured::HEAD);
-    measured.iter().for_each(|measured| println!("{measured}"));
     let tables = Table::all(&engine, &client)?;
     for table in &tables {
         table.print(&engine, &client)?;

@@ -79,9 +79,9 @@ impl Table {
         self.bytes as f64 / self.rows as f64
     }
 
-    /// Whether it is a rollup of `flows`.
+    /// Whether it is a rollup of `flows`: edges of a minute, an hour, a day.
     pub fn is_rollup(&self) -> bool {
-        self.table.starts_with("edges_")
+        self.table.contains("edges_")
     }
 
     /// Prints the table and its columns.

@@ -29,7 +29,7 @@ const SUMS: &[(&str, &str)] = &[
 ];
 
 /// Graphs that are held against the rows: each window, each grouping, each filter.
-const CHECKED: [(&str, Span, usize); 9] = [
+const CHECKED: [(&str, Span, usize); 12] = [
     ("pod", Span::FiveMinutes, 0),
     ("workload", Span::Hour, 0),
     ("workload", Span::Hour, 1),
@@ -37,7 +37,10 @@ const CHECKED: [(&str, Span, usize); 9] = [
     ("workload", Span::Hour, 3),
     ("namespace", Span::SixHours, 0),
     ("namespace", Span::Day, 0),
+    ("pod", Span::Day, 1),
     ("workload", Span::Week, 0),
+    ("workload", Span::Week, 3),
+    ("workload", Span::Month, 2),
     ("namespace", Span::Month, 0),
 ];
 

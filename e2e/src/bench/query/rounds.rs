@@ -52,19 +52,22 @@ pub struct Runs {
 }
 
 impl Rounds<'_> {
-    /// Asks everything. `end_s` gives the windows' ends.
+    /// Asks everything, and prints what each question took as soon as it is known. `end_s` gives the
+    /// windows' ends.
     ///
     /// # Errors
     /// If the service or the engine is not there any more, or if asked to end meanwhile. An answer that
     /// is not a graph is a result.
     pub fn run(&self, mut end_s: impl FnMut() -> u64) -> Result<Vec<Measured>> {
+        println!("\nGraphs, {} times each\n{}", self.rounds, Measured::HEAD);
         let mut all = Vec::new();
         for group_by in GROUPINGS {
             for span in self.spans {
                 for filter in FILTERS {
                     let question = Question { group_by, span: *span, filter };
-                    eprintln!("rounds: {question}");
-                    all.push(self.measure(question, &mut end_s)?);
+                    let measured = self.measure(question, &mut end_s)?;
+                    println!("{measured}");
+                    all.push(measured);
                 }
             }
         }
@@ -113,7 +116,7 @@ impl Runs {
 
 impl Measured {
     /// The head of the table that they print as.
-    pub const HEAD: &str = concat!(
+    const HEAD: &str = concat!(
         "                                                  cold ms                  warm ms           rows   MiB read from disk, answer,\n",
         "group_by  span filter                 p50     p90     max      p50     p90     max           read  by engine   cold MiB     KiB"
     );
