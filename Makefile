@@ -78,6 +78,12 @@ bench-ingest: engine ## Measure ingest beside the engine's own rate, some minute
 	cargo build --release --bin flowtrail --bin flowtrail-bench-ingest
 	@exec $${CARGO_TARGET_DIR:-target}/release/flowtrail-bench-ingest
 
+.PHONY: bench-query
+bench-query: engine ## Measure graphs over up to a month of history, half an hour or more (BENCH_ROWS=…)
+	@deploy/setup.sh build
+	cargo build --release --bin flowtrail --bin flowtrail-bench-query
+	@exec $${CARGO_TARGET_DIR:-target}/release/flowtrail-bench-query
+
 .PHONY: lint
 lint: ## Check formatting and lints
 	cargo fmt --all --check

@@ -1,5 +1,6 @@
 //! What `make bench-capture` is made of: packets that are the same every time, programs run side by
-//! side on one core, and what they used. `ingest` is what `make bench-ingest` is made of.
+//! side on one core, and what they used. `ingest` is what `make bench-ingest` is made of, `query` what
+//! `make bench-query` is.
 //!
 //! ```text
 //!  trace (connections in time) ── pcap (frames in a file) ── speed, memory, flood (measure: a program)
@@ -14,6 +15,7 @@ pub mod live;
 pub mod measure;
 pub mod memory;
 pub mod pcap;
+pub mod query;
 pub mod sender;
 pub mod speed;
 pub mod trace;

@@ -50,6 +50,15 @@ impl fmt::Display for Spread {
     }
 }
 
+/// The least of some figures, in any order, that so large a share of them (0 to 1) does not exceed; of
+/// none it is not a number.
+pub fn quantile(figures: &[f64], share: f64) -> f64 {
+    let mut figures = figures.to_vec();
+    figures.sort_by(f64::total_cmp);
+    let rank = (figures.len() as f64 * share).ceil() as usize;
+    figures.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+}
+
 /// Bytes as MiB.
 pub fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
@@ -78,6 +87,17 @@ mod tests {
         assert_eq!((odd.min, odd.median, odd.max), (1.0, 2.0, 3.0));
         assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]).median, 2.5);
         assert!(Spread::of([]).median.is_nan());
+    }
+
+    #[test]
+    fn quantiles_are_figures() {
+        let figures: Vec<_> = (1..=20).rev().map(f64::from).collect();
+        assert_eq!(
+            [0.0, 0.5, 0.9, 1.0].map(|share| quantile(&figures, share)),
+            [1.0, 10.0, 18.0, 20.0]
+        );
+        assert_eq!(quantile(&[f64::INFINITY, 1.0], 1.0), f64::INFINITY);
+        assert!(quantile(&[], 0.5).is_nan());
     }
 
     #[test]

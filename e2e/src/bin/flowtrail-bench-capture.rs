@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
-use flowtrail_e2e::bench::measure::{Bench, Measure, cores};
+use flowtrail_e2e::bench::measure::{Bench, Measure, cores, load};
 use flowtrail_e2e::bench::{flood, live, memory, speed};
 use flowtrail_e2e::scenario::flowtrail_beside;
 use nix::unistd::geteuid;
@@ -141,10 +141,4 @@ fn measure_all(settings: &Settings, shutdown: CancellationToken) -> Result<()> {
         println!("{verdict}");
     }
     Ok(())
-}
-
-/// What else the machine is doing, which a reader of the figures should know.
-fn load() -> String {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_whitespace().next().unwrap_or("unknown").to_owned()
 }

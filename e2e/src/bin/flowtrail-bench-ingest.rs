@@ -17,7 +17,7 @@ use flowtrail_e2e::bench::ingest::store::Engine;
 use flowtrail_e2e::bench::ingest::topic::Topic;
 use flowtrail_e2e::bench::ingest::traffic::Traffic;
 use flowtrail_e2e::bench::ingest::world::World;
-use flowtrail_e2e::bench::measure::{Bench, cores};
+use flowtrail_e2e::bench::measure::{Bench, cores, load};
 use flowtrail_e2e::bench::verdict::{Spread, Verdict, grouped, mebibytes};
 use flowtrail_e2e::broker::Broker;
 use flowtrail_e2e::scenario::flowtrail_beside;
@@ -335,10 +335,4 @@ fn say_round(part: &str, round: usize, rounds: usize) {
 fn show(rates: Spread) -> String {
     let [median, min, max] = [rates.median, rates.min, rates.max].map(|rate| grouped(rate as u64));
     format!("{median} ({min}–{max})")
-}
-
-/// What else the machine is doing, which a reader of the figures should know.
-fn load() -> String {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_whitespace().next().unwrap_or("unknown").to_owned()
 }
