@@ -40,8 +40,12 @@ pub(crate) const MAX_BLOCK_ROWS: &str = "1048449";
 /// Settings of every insert: what it holds is one block, so that its token tells all of it; and a repeated
 /// token is told by each view's table too, so that a view which failed is completed and no other grows.
 /// The time limit is below [`END_TIMEOUT`]: an attempt that was given up does not go on for long.
-const SETTINGS: [(&str, &str); 9] = [
+///
+/// What a view sums is not summed once more before it is written: merges do that anyway, and it would take
+/// as long as all else.
+const SETTINGS: [(&str, &str); 10] = [
     ("async_insert", "0"),
+    ("optimize_on_insert", "0"),
     ("insert_deduplicate", "1"),
     ("deduplicate_blocks_in_dependent_materialized_views", "1"),
     ("materialized_views_ignore_errors", "0"),

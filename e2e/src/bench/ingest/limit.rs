@@ -45,7 +45,9 @@ pub fn insert(engine: &Engine, client: &Client, file: &Path) -> Result<Duration>
     engine.block_on(async {
         let mut source = tokio::fs::File::open(file).await.context("no file of rows")?;
         let begun = Instant::now();
-        let mut insert = client.insert_formatted_with("INSERT INTO flows FORMAT Native");
+        let mut insert = client
+            .insert_formatted_with("INSERT INTO flows FORMAT Native")
+            .with_setting("optimize_on_insert", "0");
         loop {
             let mut piece = Vec::with_capacity(PIECE_BYTES);
             (&mut source).take(PIECE_BYTES as u64).read_to_end(&mut piece).await?;

@@ -127,6 +127,7 @@ impl History {
             let query = client
                 .query_raw(statement)
                 .with_setting("parallel_view_processing", "1")
+                .with_setting("optimize_on_insert", "0")
                 .param("start", self.start_s)
                 .param("per_minute", per_minute)
                 .param("long_lived", per_minute / LONG_LIVED)
