@@ -152,11 +152,15 @@ fn quick(how: &str, measured: &[Measured], runs: fn(&Measured) -> &Runs) -> Verd
     let worst = worst.map_or_else(String::new, |measured| {
         let words: Vec<_> =
             measured.question.to_string().split_whitespace().map(str::to_owned).collect();
-        format!("{:.0} ms for {}", p90(measured), words.join(" "))
+        let words = words.join(" ");
+        match p90(measured) {
+            ms if ms.is_finite() => format!("at most {ms:.0} ms for {words}"),
+            _ => format!("no answer to {words}"),
+        }
     });
     Verdict {
         goal: format!("p90 of every graph, {how} ≤ {GOAL_P90_MS:.0} ms"),
-        figure: format!("{within} of {} are; at most {worst}", measured.len()),
+        figure: format!("{within} of {} are; {worst}", measured.len()),
         met: within == measured.len(),
     }
 }

@@ -112,7 +112,9 @@ impl Table {
             columns.iter().partition(|column| column.bytes > least);
         large.iter().for_each(|column| line(&column.column, column.bytes));
         let rest = small.iter().map(|column| column.bytes).sum();
-        line(&format!("the other {} columns", small.len()), rest);
+        if !small.is_empty() {
+            line(&format!("the other {} columns", small.len()), rest);
+        }
         Ok(())
     }
 }
