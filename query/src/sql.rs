@@ -78,10 +78,15 @@ pub(crate) struct CoverageRow {
 
 /// The lengths of the intervals in the minutes that begin at `first` and `last`.
 pub(crate) const INTERVAL_LENGTHS: &str = "
+    WITH toDateTime({first:UInt32}, 'UTC') AS first, toDateTime({last:UInt32}, 'UTC') AS last
     SELECT DISTINCT interval_s FROM (
-        SELECT interval_s FROM coverage WHERE toStartOfMinute(interval_start) IN (toDateTime({first:UInt32}, 'UTC'), toDateTime({last:UInt32}, 'UTC'))
+        SELECT interval_s FROM coverage
+        WHERE (interval_start >= first AND interval_start < first + INTERVAL 1 MINUTE)
+            OR (interval_start >= last AND interval_start < last + INTERVAL 1 MINUTE)
         UNION ALL
-        SELECT interval_s FROM flows WHERE toStartOfMinute(interval_start) IN (toDateTime({first:UInt32}, 'UTC'), toDateTime({last:UInt32}, 'UTC'))
+        SELECT interval_s FROM flows
+        WHERE (interval_start >= first AND interval_start < first + INTERVAL 1 MINUTE)
+            OR (interval_start >= last AND interval_start < last + INTERVAL 1 MINUTE)
     )";
 
 /// The time of the earliest row of each tier, from the finest on, 0 without rows; and whether `flows` and

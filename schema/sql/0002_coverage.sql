@@ -19,6 +19,6 @@ CREATE TABLE IF NOT EXISTS coverage
 )
 ENGINE = MergeTree
 PARTITION BY toDate(interval_start)
-ORDER BY (node, agent, interval_start)
+ORDER BY (interval_start, agent)
 TTL interval_start + INTERVAL 90 DAY
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000

@@ -120,7 +120,7 @@ CREATE TABLE IF NOT EXISTS coverage_local ON CLUSTER `main`
 )
 ENGINE = ReplicatedMergeTree('/clickhouse/tables/main/{shard}/{database}/{table}', '{replica}')
 PARTITION BY toDate(interval_start)
-ORDER BY (node, agent, interval_start)
+ORDER BY (interval_start, agent)
 TTL interval_start + INTERVAL 90 DAY
 SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
 CREATE TABLE IF NOT EXISTS coverage ON CLUSTER `main` AS coverage_local
