@@ -105,7 +105,8 @@ fn the_schema_is_printed_as_it_was_asked_for() {
     assert!(plain.contains("TTL interval_start + INTERVAL 30 DAY\n"), "{plain}");
     assert!(!plain.contains("CLUSTER"), "{plain}");
     let cluster = printed(&["schema", "print", "--cluster", "main", "--retain-hours", "3y"]);
-    for text in ["edges_1h_local ON CLUSTER `main`", "TTL start + INTERVAL 3 YEAR\n", "Distributed("]
+    for text in
+        ["edges_1h_local ON CLUSTER `main`", "TTL start + INTERVAL 3 YEAR\n", "Distributed("]
     {
         assert!(cluster.contains(text), "no {text} in {cluster}");
     }

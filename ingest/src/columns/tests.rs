@@ -26,7 +26,7 @@ const DAYS: u64 = 3;
 #[tokio::test]
 async fn the_engine_reads_what_was_written_and_takes_back_what_it_read() {
     let folder = std::env::current_exe().unwrap().with_file_name("ingest-unit-engine");
-    let url = engine::start_engine(folder);
+    let url = engine::start_engine(folder, |_| ());
     let (one, other) = (store(&url, "one").await, store(&url, "other").await);
     same_columns(&one).await;
 

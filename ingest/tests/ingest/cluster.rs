@@ -239,7 +239,7 @@ async fn retention_is_changed_by_applying_again_without_rewriting_rows() {
     };
     apply(Retention { flows: days(3), ..Retention::default() }).await.unwrap();
     assert_eq!(ttl("flows").await, "interval_start + toIntervalDay(3)");
-    assert_eq!(ttl("edges_1h").await, "hour + toIntervalYear(2)");
+    assert_eq!(ttl("edges_1h").await, "start + toIntervalYear(2)");
 
     let rows = "INSERT INTO flows (interval_start) SELECT now() - number % 60 FROM numbers(1000)";
     store.client().query(rows).execute().await.unwrap();
@@ -255,7 +255,7 @@ async fn retention_is_changed_by_applying_again_without_rewriting_rows() {
     };
     apply(asked).await.unwrap();
     assert_eq!(ttl("flows").await, "interval_start + toIntervalDay(20)");
-    assert_eq!(ttl("edges_1h").await, "hour + toIntervalDay(800)");
+    assert_eq!(ttl("edges_1h").await, "start + toIntervalDay(800)");
     assert_eq!(
         ttl("identities").await,
         "toDateTime(greatest(last_seen, released, deleted)) + toIntervalDay(30)"

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::keeperless::CONFIG;
+use crate::cluster::keeperless::configure;
 use crate::engine::start_engine;
 
 /// Start of the interval that all records are in: 2026-01-01T01:00:00Z.
@@ -30,12 +30,7 @@ pub(crate) fn empty_store(database: &str) -> ClickHouseArgs {
     static URL: OnceLock<String> = OnceLock::new();
     let start = || {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-        // Where the engine looks for its configuration; no test has a path of its own that is relative.
-        let there = folder.join("ingest-clusters");
-        std::fs::create_dir_all(&there).unwrap();
-        std::fs::write(there.join("config.xml"), CONFIG).unwrap();
-        std::env::set_current_dir(there).unwrap();
-        start_engine(folder.join("ingest-engine"))
+        start_engine(folder.join("ingest-engine"), configure)
     };
     let url = URL.get_or_init(start).clone();
     ClickHouseArgs { clickhouse_database: database.to_owned(), ..ClickHouseArgs::at(url) }

@@ -30,7 +30,7 @@ pub(crate) fn runtime() -> &'static Runtime {
 // Shared with other programs of tests.
 #[path = "../../../schema/tests/support/keeperless.rs"]
 mod keeperless;
-use keeperless::{CONFIG, keeperless};
+use keeperless::{configure, keeperless};
 
 /// Serves the engine for [`engine_url`] until its standard input ends.
 #[test]
@@ -39,6 +39,7 @@ fn engine() {
     let data = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("query-{}", env!("CARGO_CRATE_NAME")));
     let _ = std::fs::remove_dir_all(&data);
+    configure(&data);
     let clickhouse_listen = (Ipv4Addr::LOCALHOST, 0).into();
     let config = flowtrail_embedded::Config { engine: None, data: Some(data), clickhouse_listen };
     let engine = Engine::open(&config).unwrap_or_else(|error| panic!("{error}"));
@@ -66,8 +67,6 @@ fn engine_url() -> &'static str {
     let start = || {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["common::engine", "--exact", "--ignored", "--nocapture"])
-            // Where the engine looks for its configuration.
-            .current_dir(clusters())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -79,14 +78,6 @@ fn engine_url() -> &'static str {
         (url.expect("the engine started: it says above why not"), child)
     };
     &ENGINE.get_or_init(start).0
-}
-
-/// A folder with a configuration of clusters.
-fn clusters() -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("query-clusters");
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("config.xml"), CONFIG).unwrap();
-    folder
 }
 
 /// A database of its own in the engine; without tables.

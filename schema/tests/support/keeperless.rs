@@ -1,11 +1,13 @@
 //! A cluster's schema on the embedded engine, which has no Keeper: the Distributed tables are real, over a
 //! cluster of this one server, and under them are plain tables. Included by tests that have an engine.
 
+use std::path::Path;
+
 use flowtrail_schema::sql::{Cluster, Form, MIGRATIONS, Retention};
 
-/// ClickHouse's configuration, which the engine reads from `config.xml` where its process is: the cluster `one`
-/// has one shard, `two` has two. Each shard is the engine itself, so of `two` every row is read twice.
-pub(crate) const CONFIG: &str = "<clickhouse>
+/// What is added to the engine's configuration: the cluster `one` has one shard, `two` has two. Each shard is
+/// the engine itself, so of `two` every row is read twice.
+const CLUSTERS: &str = "<clickhouse>
     <tcp_port>9000</tcp_port>
     <remote_servers>
         <one>
@@ -18,6 +20,14 @@ pub(crate) const CONFIG: &str = "<clickhouse>
     </remote_servers>
 </clickhouse>
 ";
+
+/// Makes the clusters known to an engine that is opened on a folder next: ClickHouse adds to a configuration
+/// what is in the folder of its name with `.d`.
+pub(crate) fn configure(data: &Path) {
+    let folder = data.join("clickhouse.d");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("clusters.xml"), CLUSTERS).unwrap();
+}
 
 /// The statements that lay a database out, with what needs Keeper taken away.
 pub(crate) fn keeperless(cluster: &str, database: &str) -> Vec<String> {
