@@ -105,7 +105,7 @@ fn locked_doors_open_with_the_right_keys_only() {
     let ca_file = place.certificates.file("ca.pem");
 
     let url = format!("https://{}", proxy.address);
-    let https = ["--clickhouse-url", &url, "--clickhouse-user", "flowtrail"];
+    let https = ["--clickhouse-url", &url, "--clickhouse-user", "default"];
     let clickhouse = [&https[..], &["--clickhouse-ca-file", &ca_file]].concat();
     let right = [&clickhouse[..], &["--clickhouse-password-file", &password_file]].concat();
     place.succeeds("apply", &[&["schema", "apply"], &right[..]].concat());
@@ -175,7 +175,7 @@ fn locked_doors_open_with_the_right_keys_only() {
 fn wrong_keys_to_clickhouse(place: &Place, https: &[&str], with_ca: &[&str], wrong_file: &str) {
     let wrong = [with_ca, &["--clickhouse-password-file", wrong_file]].concat();
     for command in [&["schema", "check"][..], &["query", "--listen", "127.0.0.1:0"]] {
-        let (refused, untrusted) = ("does not let flowtrail in", "--clickhouse-ca-file");
+        let (refused, untrusted) = ("does not let default in", "--clickhouse-ca-file");
         place.fails_saying("refused", &[command, &wrong].concat(), refused);
         place.fails_saying("untrusted", &[command, https].concat(), untrusted);
     }

@@ -107,7 +107,7 @@ async fn carry(
         }
     }
     if !String::from_utf8_lossy(&head).contains(expected) {
-        let body = "Code: 516. DB::Exception: flowtrail: Authentication failed: password is \
+        let body = "Code: 516. DB::Exception: default: Authentication failed: password is \
                     incorrect, or there is no user with such name. (AUTHENTICATION_FAILED)\n";
         let length = body.len();
         let answer = format!(
