@@ -16,6 +16,7 @@ pub mod flowtrail;
 pub mod golden;
 pub mod lab;
 pub mod names;
+pub mod program;
 pub mod published;
 pub mod relay;
 pub mod scenario;

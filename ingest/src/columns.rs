@@ -1,4 +1,4 @@
-//! Records with their names as a block of `flows`: filled row by row, written column by column.
+//! Records with their names as a block of `flows`: filled some rows at a time, column by column.
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;

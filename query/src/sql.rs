@@ -1,8 +1,9 @@
 //! The questions to ClickHouse: fixed text and the rows they answer with. What a caller says in words is
 //! bound as parameters (`{name:Type}`); planned times are numbers of ours.
 //!
-//! Edge counters come from primary rows only, which is all that rollups are of. Rows are grouped by what the request's `group_by`
-//! needs of each end, perhaps more finely than by node: [`crate::graph`] decides what a node is.
+//! Edge counters come from primary rows only, which is all that rollups are of. Rows are grouped by what
+//! the request's `group_by` needs of each end, perhaps more finely than by node: [`crate::graph`] decides
+//! what a node is.
 
 use std::net::Ipv6Addr;
 

@@ -143,7 +143,10 @@ pub struct Audit {
     pub parameters: &'static [(&'static str, &'static str)],
 }
 
-const ROLLUPS: &str = include_str!("../sql/audit/rollups.sql");
+/// The question whether a rollup holds what it sums.
+const fn rollup(name: &'static str, parameters: &'static [(&'static str, &'static str)]) -> Audit {
+    Audit { name, statement: include_str!("../sql/audit/rollups.sql"), parameters }
+}
 
 /// All questions, the cheapest first.
 pub const AUDITS: &[Audit] = &[
@@ -162,31 +165,17 @@ pub const AUDITS: &[Audit] = &[
         statement: include_str!("../sql/audit/rows.sql"),
         parameters: &[],
     },
-    Audit {
-        name: "edges_1m against flows",
-        statement: ROLLUPS,
-        parameters: &[("table", "edges_1m"), ("seconds", "60")],
-    },
-    Audit {
-        name: "edges_1h against flows",
-        statement: ROLLUPS,
-        parameters: &[("table", "edges_1h"), ("seconds", "3600")],
-    },
-    Audit {
-        name: "edges_1d against flows",
-        statement: ROLLUPS,
-        parameters: &[("table", "edges_1d"), ("seconds", "86400")],
-    },
-    Audit {
-        name: "workload_edges_1h against flows",
-        statement: ROLLUPS,
-        parameters: &[("table", "workload_edges_1h"), ("seconds", "3600")],
-    },
-    Audit {
-        name: "workload_edges_1d against flows",
-        statement: ROLLUPS,
-        parameters: &[("table", "workload_edges_1d"), ("seconds", "86400")],
-    },
+    rollup("edges_1m against flows", &[("table", "edges_1m"), ("seconds", "60")]),
+    rollup("edges_1h against flows", &[("table", "edges_1h"), ("seconds", "3600")]),
+    rollup("edges_1d against flows", &[("table", "edges_1d"), ("seconds", "86400")]),
+    rollup(
+        "workload_edges_1h against flows",
+        &[("table", "workload_edges_1h"), ("seconds", "3600")],
+    ),
+    rollup(
+        "workload_edges_1d against flows",
+        &[("table", "workload_edges_1d"), ("seconds", "86400")],
+    ),
 ];
 
 #[cfg(test)]

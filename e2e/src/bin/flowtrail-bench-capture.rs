@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use flowtrail_e2e::bench::measure::{Bench, Measure, cores, load};
 use flowtrail_e2e::bench::{flood, live, memory, speed};
+use flowtrail_e2e::program::{ended, until_told};
 use flowtrail_e2e::scenario::flowtrail_beside;
 use nix::unistd::geteuid;
 use tokio_util::sync::CancellationToken;
@@ -73,25 +74,9 @@ enum Part {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let done = match arguments.command {
+    ended(match arguments.command {
         Some(Command::Measure(measure)) => measure.run(),
-        None => run(arguments.settings),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Measures on a thread of its own, while this one listens for Ctrl-C.
-fn run(settings: Settings) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let shutdown = flowtrail_service::shutdown::on_signal()?;
-        tokio::task::spawn_blocking(move || measure_all(&settings, shutdown)).await?
+        None => until_told(move |shutdown| measure_all(&arguments.settings, shutdown)),
     })
 }
 

@@ -18,6 +18,7 @@ use flowtrail_e2e::bench::query::question::{Asker, FILTERS, Span};
 use flowtrail_e2e::bench::query::rounds::{Measured, Rounds, Runs};
 use flowtrail_e2e::bench::verdict::{Verdict, grouped};
 use flowtrail_e2e::flowtrail::{Process, free_address};
+use flowtrail_e2e::program::{ended, until_told};
 use flowtrail_e2e::scenario::flowtrail_beside;
 use tokio_util::sync::CancellationToken;
 
@@ -60,22 +61,8 @@ struct Settings {
 }
 
 fn main() -> ExitCode {
-    match run(Settings::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Measures on a thread of its own, while this one listens for Ctrl-C.
-fn run(settings: Settings) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let shutdown = flowtrail_service::shutdown::on_signal()?;
-        tokio::task::spawn_blocking(move || measure_all(&settings, &shutdown)).await?
-    })
+    let settings = Settings::parse();
+    ended(until_told(move |shutdown| measure_all(&settings, &shutdown)))
 }
 
 fn measure_all(settings: &Settings, shutdown: &CancellationToken) -> Result<()> {

@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand};
 use flowtrail_e2e::cluster::Cluster;
 use flowtrail_e2e::flowtrail::Process;
 use flowtrail_e2e::lab::Node;
+use flowtrail_e2e::program::{ended, until_told};
 use flowtrail_e2e::scenario::{Scenario, flowtrail_beside, write_names};
 use flowtrail_e2e::traffic::TRAFFIC;
 use flowtrail_e2e::{relay, workload};
@@ -73,26 +74,10 @@ struct Demo {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let done = match arguments.command {
+    ended(match arguments.command {
         Some(Command::Serve(serve)) => workload::serve(&serve),
         Some(Command::Call(call)) => workload::call(&call),
-        None => demo(arguments.demo),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Runs the demo on a thread of its own, while this one listens for Ctrl-C.
-fn demo(demo: Demo) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let shutdown = flowtrail_service::shutdown::on_signal()?;
-        tokio::task::spawn_blocking(move || Stage::run(&demo, &shutdown)).await?
+        None => until_told(move |shutdown| Stage::run(&arguments.demo, &shutdown)),
     })
 }
 

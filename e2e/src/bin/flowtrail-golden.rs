@@ -8,6 +8,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use flowtrail_e2e::golden::{Case, cases, derive};
+use flowtrail_e2e::program::ended;
 
 #[derive(Parser)]
 #[command(about = "Records the golden captures in network namespaces (needs root)")]
@@ -29,13 +30,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match make(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    ended(make(&Arguments::parse()))
 }
 
 fn make(arguments: &Arguments) -> Result<()> {

@@ -103,6 +103,7 @@ impl IdentityIndex {
         // As they vanished, so the earliest is forgotten first.
         vanished.sort();
         vanished.into_iter().for_each(|(_, uid)| self.note_vanished(uid));
+        self.generation += 1;
         self.counts.objects = self.entities.len();
     }
 
