@@ -1,9 +1,10 @@
 //! The pipeline: request → window → plan → filter → sql → edges → graph → answer.
 
-use crate::answer::Graph;
+use crate::answer::{Coverage, Graph};
 use crate::graph::{self, Rows};
 use crate::params::GraphRequest;
-use crate::planner::Tier;
+use crate::planner::{Plan, Tier};
+use crate::sql::OpenRow;
 use crate::store::{Store, StoreError};
 use crate::window::starts_minute;
 
@@ -19,26 +20,52 @@ pub(crate) async fn graph(store: &Store, request: &GraphRequest) -> Result<Graph
 
     let plan = store.plan(*requested).await?;
     let bounds = plan.bounds;
-    let (coverage, complete_until_s) = store.coverage(bounds).await?;
+    let (edges, reported) =
+        tokio::try_join!(store.edges(*group_by, filter, &plan), reported(store, request, &plan),)?;
+    let Reported { coverage, complete_until_s, open_at_start, open_at_end } = reported;
+
     let window = bounds.answer(*requested, complete_until_s);
-    // Beyond what has been reported nothing is known to be open.
-    let end_s =
-        if coverage.agents > 0 { (window.complete_until / 1_000) as u32 } else { bounds.to_s };
-
-    let opening = async {
-        if starts_minute(bounds.from_s) {
-            Ok(Vec::new())
-        } else {
-            store.open_at(*group_by, filter, bounds.from_s, Tier::Raw).await
-        }
-    };
-    let (edges, open_at_start, open_at_end) = tokio::try_join!(
-        store.edges(*group_by, filter, &plan),
-        opening,
-        store.open_at(*group_by, filter, end_s, plan.end_tier),
-    )?;
-
     let rows = Rows { edges, open_at_start, open_at_end };
     let (nodes, edges) = graph::graph(rows, *group_by, *stat, *limit, window.from);
     Ok(Graph { window, coverage, nodes, edges })
+}
+
+/// What the agents reported, and what is open as far as they did.
+struct Reported {
+    coverage: Coverage,
+    complete_until_s: u32,
+    open_at_start: Vec<OpenRow>,
+    open_at_end: Vec<OpenRow>,
+}
+
+async fn reported(
+    store: &Store,
+    request: &GraphRequest,
+    plan: &Plan,
+) -> Result<Reported, StoreError> {
+    let GraphRequest { group_by, filter, .. } = request;
+    let bounds = plan.bounds;
+    let (coverage, complete_until_s) = store.coverage(bounds).await?;
+    // Beyond what has been reported nothing is known to be open.
+    let end_s = if coverage.agents > 0 { complete_until_s } else { bounds.to_s };
+
+    let from_rows = plan.end_tier == Tier::Raw;
+    let start_s = (!starts_minute(bounds.from_s)).then_some(bounds.from_s);
+    let mut instants: Vec<_> = start_s.into_iter().chain(from_rows.then_some(end_s)).collect();
+    instants.dedup();
+    let at_end = async {
+        if from_rows {
+            return Ok(Vec::new());
+        }
+        store.open_at_boundary(*group_by, filter, end_s, plan.end_tier).await
+    };
+    let (open, mut open_at_end) =
+        tokio::try_join!(store.open_at(*group_by, filter, &instants), at_end)?;
+
+    let at = |time_s: u32| open.iter().filter(move |row| row.at_s == time_s).cloned();
+    let open_at_start = start_s.into_iter().flat_map(at).collect();
+    if from_rows {
+        open_at_end = at(end_s).collect();
+    }
+    Ok(Reported { coverage, complete_until_s, open_at_start, open_at_end })
 }

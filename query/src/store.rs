@@ -13,7 +13,7 @@ use crate::filter::Filter;
 use crate::params::GroupBy;
 use crate::planner::{Held, Plan, Tier, plan};
 use crate::sql::{self, CoverageRow, Detail, EdgeRow, OpenRow};
-use crate::window::{Bounds, Requested, minute_before, resolution_s};
+use crate::window::{Bounds, Requested, resolution_s};
 
 /// Memory that one statement may take in ClickHouse: 1 GiB aggregates some million groups.
 const MAX_MEMORY_BYTES: u64 = 1 << 30;
@@ -169,23 +169,31 @@ impl Store {
         Ok(filter.bind(query).fetch_all().await?)
     }
 
-    /// The connections open at an instant, in seconds since the epoch, as rows of a tier tell.
+    /// The connections open at some instants, in seconds since the epoch.
     pub(crate) async fn open_at(
+        &self,
+        group_by: GroupBy,
+        filter: &Filter,
+        instants: &[u32],
+    ) -> Result<Vec<OpenRow>, StoreError> {
+        if instants.is_empty() {
+            return Ok(Vec::new());
+        }
+        let query = self.client.query_raw(&sql::open_at(group_by, &filter.sql(), instants));
+        Ok(filter.bind(query).fetch_all().await?)
+    }
+
+    /// The connections open when a row of a rollup begins, as that tells.
+    pub(crate) async fn open_at_boundary(
         &self,
         group_by: GroupBy,
         filter: &Filter,
         at_s: u32,
         tier: Tier,
     ) -> Result<Vec<OpenRow>, StoreError> {
-        let condition = filter.sql();
-        let query = if tier == Tier::Raw {
-            let query = self.client.query_raw(&sql::open_at(group_by, &condition));
-            query.param("minute", minute_before(at_s))
-        } else {
-            let detail = Detail::of(group_by, filter);
-            self.client.query_raw(&sql::open_at_boundary(group_by, detail, &condition, tier))
-        };
-        Ok(filter.bind(query.param("at", at_s)).fetch_all().await?)
+        let detail = Detail::of(group_by, filter);
+        let statement = sql::open_at_boundary(group_by, detail, &filter.sql(), tier, at_s);
+        Ok(filter.bind(self.client.query_raw(&statement)).fetch_all().await?)
     }
 }
 

@@ -24,8 +24,8 @@ CREATE TABLE IF NOT EXISTS edges_1d
     service_name                   LowCardinality(String),
     direction_inferred             Bool,
     records                        UInt64 COMMENT 'primary rows of flows that were summed' CODEC(T64, ZSTD(1)),
-    first_seen                     SimpleAggregateFunction(min, DateTime64(6, 'UTC')) CODEC(T64, ZSTD(1)),
-    last_seen                      SimpleAggregateFunction(max, DateTime64(6, 'UTC')) CODEC(T64, ZSTD(1)),
+    first_seen                     SimpleAggregateFunction(min, DateTime64(3, 'UTC')) CODEC(T64, ZSTD(1)),
+    last_seen                      SimpleAggregateFunction(max, DateTime64(3, 'UTC')) CODEC(T64, ZSTD(1)),
     open_at_start                  UInt64 COMMENT 'open when the day began' CODEC(T64, ZSTD(1)),
     sent_bytes                     UInt64 CODEC(T64, ZSTD(1)),
     sent_payload_bytes             UInt64 CODEC(T64, ZSTD(1)),
@@ -64,7 +64,7 @@ CREATE TABLE IF NOT EXISTS edges_1d
 )
 ENGINE = SummingMergeTree
 PARTITION BY toYYYYMM(start)
-PRIMARY KEY (start, client_namespace, client_workload, server_namespace, server_workload)
-ORDER BY (start, client_namespace, client_workload, server_namespace, server_workload, client_name, server_name, server_port, service_namespace, service_name, client_kind, client_workload_kind, client_node, client_ip, client_real_ip, server_kind, server_workload_kind, server_node, server_ip, server_real_ip, server_real_port, direction_inferred)
+PRIMARY KEY (toMonday(start), client_namespace, client_workload, server_namespace, server_workload)
+ORDER BY (toMonday(start), client_namespace, client_workload, server_namespace, server_workload, client_name, server_name, server_port, service_namespace, service_name, client_kind, client_workload_kind, client_node, client_ip, client_real_ip, server_kind, server_workload_kind, server_node, server_ip, server_real_ip, server_real_port, direction_inferred, start)
 TTL start + INTERVAL 2 YEAR
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000

@@ -2,7 +2,7 @@
 
 use crate::answer::{Closed, Counters, Duration, Latency, Traffic};
 use crate::histogram::Histogram;
-use crate::sql::{CountersColumns, EdgeRow, MeasureColumns};
+use crate::sql::EdgeRow;
 
 /// Sums over connections: merging is exact, in any order.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,31 +30,35 @@ pub(crate) struct Measure {
 }
 
 impl Sums {
+    /// The fields' order is that of `SUMMED` and `LARGEST` in [`crate::sql`].
     pub(crate) fn of(row: EdgeRow) -> Self {
-        let (fin, reset_by_client, reset_by_server, refused, unanswered, idle, superseded, evicted) =
-            row.closed;
-        let (sum_us, count, max_us) = row.duration;
+        let mut sums = row.sums.into_iter();
+        let mut sum = || sums.next().unwrap_or_default();
+        let mut largest = row.largest.into_iter();
+        let mut max = || largest.next().unwrap_or_default();
+        let opening = sum();
+        let (opened, joined) = (sum(), sum());
         Self {
-            connections: row.open_at_start + row.opened + row.joined,
-            opened: row.opened,
-            joined: row.joined,
+            connections: opening + opened + joined,
+            opened,
+            joined,
             open: 0,
-            inferred: row.inferred,
+            inferred: sum(),
             closed: Closed {
-                fin,
-                reset_by_client,
-                reset_by_server,
-                refused,
-                unanswered,
-                idle,
-                superseded,
-                evicted,
+                fin: sum(),
+                reset_by_client: sum(),
+                reset_by_server: sum(),
+                refused: sum(),
+                unanswered: sum(),
+                idle: sum(),
+                superseded: sum(),
+                evicted: sum(),
             },
-            sent: counters(row.sent),
-            received: counters(row.received),
-            duration: Measure { sum_us, count, max_us, histogram: Histogram::default() },
-            latency: Measure::of(row.latency),
-            first_response: Measure::of(row.first_response),
+            sent: counters(&mut sum),
+            received: counters(&mut sum),
+            duration: Measure::of(&mut sum, max(), <(Vec<u16>, Vec<u64>)>::default()),
+            latency: Measure::of(&mut sum, max(), row.latency_buckets),
+            first_response: Measure::of(&mut sum, max(), row.first_response_buckets),
         }
     }
 
@@ -105,8 +109,14 @@ impl Sums {
 }
 
 impl Measure {
-    fn of((sum_us, count, max_us, (buckets, counts)): MeasureColumns) -> Self {
-        Self { sum_us, count, max_us, histogram: Histogram::from_arrays(buckets, counts) }
+    /// `sum` gives the sum and the number of samples.
+    fn of(
+        sum: &mut impl FnMut() -> u64,
+        max_us: u64,
+        (buckets, counts): (Vec<u16>, Vec<u64>),
+    ) -> Self {
+        let histogram = Histogram::from_arrays(buckets, counts);
+        Self { sum_us: sum(), count: sum(), max_us, histogram }
     }
 
     fn merge(&mut self, other: &Self) {
@@ -140,7 +150,12 @@ impl Measure {
     }
 }
 
-fn counters(columns: CountersColumns) -> Counters {
-    let (bytes, payload_bytes, packets, retransmitted_packets, zero_window_packets) = columns;
-    Counters { bytes, payload_bytes, packets, retransmitted_packets, zero_window_packets }
+fn counters(sum: &mut impl FnMut() -> u64) -> Counters {
+    Counters {
+        bytes: sum(),
+        payload_bytes: sum(),
+        packets: sum(),
+        retransmitted_packets: sum(),
+        zero_window_packets: sum(),
+    }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::answer::Traffic;
-use crate::sql::End;
+use crate::sql::{End, SUMMED};
 
 /// A workload of the namespace `shop`.
 pub(crate) fn workload(name: &str) -> End {
@@ -19,7 +19,23 @@ pub(crate) fn workload(name: &str) -> End {
 /// An edge with some of everything, in proportion to `connections`.
 pub(crate) fn row(source: &str, target: &str, connections: u64) -> EdgeRow {
     let address = |last: u64| vec![std::net::Ipv4Addr::new(192, 0, 2, last as u8).to_ipv6_mapped()];
-    let counters = |bytes| (bytes, bytes / 2, bytes / 100, connections, 1);
+    let sum = |column: &str| {
+        let (side, counter) = column.split_once('_').unwrap_or((column, ""));
+        let bytes = if side == "sent" { 1_000 * connections } else { 2_000 * connections };
+        match (column, counter) {
+            ("opened" | "duration_count" | "syn_to_synack_count" | "closed_fin", _) => connections,
+            ("closed_refused", _) => 1,
+            ("closed_unanswered", _) => 2,
+            ("duration_us", _) => 50_000 * connections,
+            ("syn_to_synack_us", _) => 1_000 * connections,
+            (_, "bytes") => bytes,
+            (_, "payload_bytes") => bytes / 2,
+            (_, "packets") => bytes / 100,
+            (_, "retransmitted_packets") => connections,
+            (_, "zero_window_packets") => 1,
+            _ => 0,
+        }
+    };
     EdgeRow {
         source: workload(source),
         target: workload(target),
@@ -29,16 +45,10 @@ pub(crate) fn row(source: &str, target: &str, connections: u64) -> EdgeRow {
         server_addresses: address(connections + 1),
         first_seen_ms: 1_000 + connections as i64,
         last_seen_ms: 9_000 + connections as i64,
-        open_at_start: 0,
-        opened: connections,
-        joined: 0,
-        inferred: 0,
-        closed: (connections, 0, 0, 1, 2, 0, 0, 0),
-        sent: counters(1_000 * connections),
-        received: counters(2_000 * connections),
-        duration: (50_000 * connections, connections, 80_000),
-        latency: (1_000 * connections, connections, 1_000, (vec![72], vec![connections])),
-        first_response: (0, 0, 0, (Vec::new(), Vec::new())),
+        sums: SUMMED.map(sum).into(),
+        largest: vec![80_000, 1_000, 0],
+        latency_buckets: (vec![72], vec![connections]),
+        first_response_buckets: (Vec::new(), Vec::new()),
     }
 }
 
@@ -51,6 +61,7 @@ fn open(source: &str, target: &str, connections: u64) -> OpenRow {
         services: row.services,
         client_addresses: row.client_addresses,
         server_addresses: row.server_addresses,
+        at_s: 0,
         connections,
         inferred: connections,
     }
@@ -146,7 +157,8 @@ proptest! {
 
     #[test]
     fn a_graph_is_whole_whatever_the_limit(rows in any_rows(), limit in 1..10_usize) {
-        let connections: u64 = rows.iter().map(|row| row.opened).sum();
+        let opened = SUMMED.iter().position(|column| *column == "opened").unwrap();
+        let connections: u64 = rows.iter().map(|row| row.sums[opened]).sum();
         let (nodes, edges) = of(rows, limit);
         let ids: BTreeSet<_> = nodes.iter().map(|node| &node.id).collect();
         prop_assert_eq!(ids.len(), nodes.len());

@@ -8,6 +8,7 @@ use super::*;
 use crate::answer::{Coverage, Window};
 use crate::graph::{Rows, tests::row};
 use crate::params::{GroupBy, Stat};
+use crate::sql::SUMMED;
 
 const WINDOW: Window = Window {
     from: 0,
@@ -20,10 +21,12 @@ const WINDOW: Window = Window {
 
 fn graph() -> Graph {
     let mut silent = row("web", "cache", 1);
-    silent.opened = 0;
-    silent.sent = (0, 0, 0, 0, 0);
-    silent.received = (0, 0, 0, 0, 0);
-    silent.duration = (0, 0, 0);
+    for (sum, column) in silent.sums.iter_mut().zip(SUMMED) {
+        if ["opened", "duration", "sent", "received"].iter().any(|name| column.starts_with(name)) {
+            *sum = 0;
+        }
+    }
+    silent.largest[0] = 0;
     let rows = vec![row("web", "db", 5), row("web", "web", 2), silent];
     let rows = Rows { edges: rows, ..Rows::default() };
     let (nodes, edges) =

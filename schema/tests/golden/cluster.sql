@@ -179,8 +179,8 @@ CREATE TABLE IF NOT EXISTS edges_1m_local ON CLUSTER `main`
     service_name                   LowCardinality(String),
     direction_inferred             Bool,
     records                        UInt64 COMMENT 'primary rows of flows that were summed' CODEC(T64, ZSTD(1)),
-    first_seen                     SimpleAggregateFunction(min, DateTime64(6, 'UTC')) CODEC(T64, ZSTD(1)),
-    last_seen                      SimpleAggregateFunction(max, DateTime64(6, 'UTC')) CODEC(T64, ZSTD(1)),
+    first_seen                     SimpleAggregateFunction(min, DateTime64(3, 'UTC')) CODEC(T64, ZSTD(1)),
+    last_seen                      SimpleAggregateFunction(max, DateTime64(3, 'UTC')) CODEC(T64, ZSTD(1)),
     open_at_start                  UInt64 COMMENT 'open when the minute began' CODEC(T64, ZSTD(1)),
     sent_bytes                     UInt64 CODEC(T64, ZSTD(1)),
     sent_payload_bytes             UInt64 CODEC(T64, ZSTD(1)),
@@ -219,8 +219,8 @@ CREATE TABLE IF NOT EXISTS edges_1m_local ON CLUSTER `main`
 )
 ENGINE = ReplicatedSummingMergeTree('/clickhouse/tables/main/{shard}/{database}/{table}', '{replica}')
 PARTITION BY toDate(start)
-PRIMARY KEY (start, client_namespace, client_workload, server_namespace, server_workload)
-ORDER BY (start, client_namespace, client_workload, server_namespace, server_workload, client_name, server_name, server_port, service_namespace, service_name, client_kind, client_workload_kind, client_node, client_ip, client_real_ip, server_kind, server_workload_kind, server_node, server_ip, server_real_ip, server_real_port, direction_inferred)
+PRIMARY KEY (toStartOfTenMinutes(start), client_namespace, client_workload, server_namespace, server_workload)
+ORDER BY (toStartOfTenMinutes(start), client_namespace, client_workload, server_namespace, server_workload, client_name, server_name, server_port, service_namespace, service_name, client_kind, client_workload_kind, client_node, client_ip, client_real_ip, server_kind, server_workload_kind, server_node, server_ip, server_real_ip, server_real_port, direction_inferred, start)
 TTL start + INTERVAL 90 DAY
 SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
 CREATE TABLE IF NOT EXISTS edges_1m ON CLUSTER `main` AS edges_1m_local
@@ -252,8 +252,8 @@ CREATE TABLE IF NOT EXISTS edges_1h_local ON CLUSTER `main`
     service_name                   LowCardinality(String),
     direction_inferred             Bool,
     records                        UInt64 COMMENT 'primary rows of flows that were summed' CODEC(T64, ZSTD(1)),
-    first_seen                     SimpleAggregateFunction(min, DateTime64(6, 'UTC')) CODEC(T64, ZSTD(1)),
-    last_seen                      SimpleAggregateFunction(max, DateTime64(6, 'UTC')) CODEC(T64, ZSTD(1)),
+    first_seen                     SimpleAggregateFunction(min, DateTime64(3, 'UTC')) CODEC(T64, ZSTD(1)),
+    last_seen                      SimpleAggregateFunction(max, DateTime64(3, 'UTC')) CODEC(T64, ZSTD(1)),
     open_at_start                  UInt64 COMMENT 'open when the hour began' CODEC(T64, ZSTD(1)),
     sent_bytes                     UInt64 CODEC(T64, ZSTD(1)),
     sent_payload_bytes             UInt64 CODEC(T64, ZSTD(1)),
@@ -292,8 +292,8 @@ CREATE TABLE IF NOT EXISTS edges_1h_local ON CLUSTER `main`
 )
 ENGINE = ReplicatedSummingMergeTree('/clickhouse/tables/main/{shard}/{database}/{table}', '{replica}')
 PARTITION BY toYYYYMM(start)
-PRIMARY KEY (start, client_namespace, client_workload, server_namespace, server_workload)
-ORDER BY (start, client_namespace, client_workload, server_namespace, server_workload, client_name, server_name, server_port, service_namespace, service_name, client_kind, client_workload_kind, client_node, client_ip, client_real_ip, server_kind, server_workload_kind, server_node, server_ip, server_real_ip, server_real_port, direction_inferred)
+PRIMARY KEY (toDate(start), client_namespace, client_workload, server_namespace, server_workload)
+ORDER BY (toDate(start), client_namespace, client_workload, server_namespace, server_workload, client_name, server_name, server_port, service_namespace, service_name, client_kind, client_workload_kind, client_node, client_ip, client_real_ip, server_kind, server_workload_kind, server_node, server_ip, server_real_ip, server_real_port, direction_inferred, start)
 TTL start + INTERVAL 2 YEAR
 SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
 CREATE TABLE IF NOT EXISTS edges_1h ON CLUSTER `main` AS edges_1h_local
@@ -325,8 +325,8 @@ CREATE TABLE IF NOT EXISTS edges_1d_local ON CLUSTER `main`
     service_name                   LowCardinality(String),
     direction_inferred             Bool,
     records                        UInt64 COMMENT 'primary rows of flows that were summed' CODEC(T64, ZSTD(1)),
-    first_seen                     SimpleAggregateFunction(min, DateTime64(6, 'UTC')) CODEC(T64, ZSTD(1)),
-    last_seen                      SimpleAggregateFunction(max, DateTime64(6, 'UTC')) CODEC(T64, ZSTD(1)),
+    first_seen                     SimpleAggregateFunction(min, DateTime64(3, 'UTC')) CODEC(T64, ZSTD(1)),
+    last_seen                      SimpleAggregateFunction(max, DateTime64(3, 'UTC')) CODEC(T64, ZSTD(1)),
     open_at_start                  UInt64 COMMENT 'open when the day began' CODEC(T64, ZSTD(1)),
     sent_bytes                     UInt64 CODEC(T64, ZSTD(1)),
     sent_payload_bytes             UInt64 CODEC(T64, ZSTD(1)),
@@ -365,8 +365,8 @@ CREATE TABLE IF NOT EXISTS edges_1d_local ON CLUSTER `main`
 )
 ENGINE = ReplicatedSummingMergeTree('/clickhouse/tables/main/{shard}/{database}/{table}', '{replica}')
 PARTITION BY toYYYYMM(start)
-PRIMARY KEY (start, client_namespace, client_workload, server_namespace, server_workload)
-ORDER BY (start, client_namespace, client_workload, server_namespace, server_workload, client_name, server_name, server_port, service_namespace, service_name, client_kind, client_workload_kind, client_node, client_ip, client_real_ip, server_kind, server_workload_kind, server_node, server_ip, server_real_ip, server_real_port, direction_inferred)
+PRIMARY KEY (toMonday(start), client_namespace, client_workload, server_namespace, server_workload)
+ORDER BY (toMonday(start), client_namespace, client_workload, server_namespace, server_workload, client_name, server_name, server_port, service_namespace, service_name, client_kind, client_workload_kind, client_node, client_ip, client_real_ip, server_kind, server_workload_kind, server_node, server_ip, server_real_ip, server_real_port, direction_inferred, start)
 TTL start + INTERVAL 2 YEAR
 SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
 CREATE TABLE IF NOT EXISTS edges_1d ON CLUSTER `main` AS edges_1d_local
@@ -394,8 +394,8 @@ CREATE TABLE IF NOT EXISTS workload_edges_1h_local ON CLUSTER `main`
     service_name                   LowCardinality(String),
     direction_inferred             Bool,
     records                        UInt64 COMMENT 'primary rows of flows that were summed' CODEC(T64, ZSTD(1)),
-    first_seen                     SimpleAggregateFunction(min, DateTime64(6, 'UTC')) CODEC(T64, ZSTD(1)),
-    last_seen                      SimpleAggregateFunction(max, DateTime64(6, 'UTC')) CODEC(T64, ZSTD(1)),
+    first_seen                     SimpleAggregateFunction(min, DateTime64(3, 'UTC')) CODEC(T64, ZSTD(1)),
+    last_seen                      SimpleAggregateFunction(max, DateTime64(3, 'UTC')) CODEC(T64, ZSTD(1)),
     open_at_start                  UInt64 COMMENT 'open when the hour began' CODEC(T64, ZSTD(1)),
     sent_bytes                     UInt64 CODEC(T64, ZSTD(1)),
     sent_payload_bytes             UInt64 CODEC(T64, ZSTD(1)),
@@ -434,8 +434,8 @@ CREATE TABLE IF NOT EXISTS workload_edges_1h_local ON CLUSTER `main`
 )
 ENGINE = ReplicatedSummingMergeTree('/clickhouse/tables/main/{shard}/{database}/{table}', '{replica}')
 PARTITION BY toYYYYMM(start)
-PRIMARY KEY (start, client_namespace, client_workload, server_namespace, server_workload)
-ORDER BY (start, client_namespace, client_workload, server_namespace, server_workload, client_name, server_name, server_port, service_namespace, service_name, client_kind, client_workload_kind, client_real_ip, server_kind, server_workload_kind, server_real_ip, server_real_port, direction_inferred)
+PRIMARY KEY (toDate(start), client_namespace, client_workload, server_namespace, server_workload)
+ORDER BY (toDate(start), client_namespace, client_workload, server_namespace, server_workload, client_name, server_name, server_port, service_namespace, service_name, client_kind, client_workload_kind, client_real_ip, server_kind, server_workload_kind, server_real_ip, server_real_port, direction_inferred, start)
 TTL start + INTERVAL 2 YEAR
 SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
 CREATE TABLE IF NOT EXISTS workload_edges_1h ON CLUSTER `main` AS workload_edges_1h_local
@@ -463,8 +463,8 @@ CREATE TABLE IF NOT EXISTS workload_edges_1d_local ON CLUSTER `main`
     service_name                   LowCardinality(String),
     direction_inferred             Bool,
     records                        UInt64 COMMENT 'primary rows of flows that were summed' CODEC(T64, ZSTD(1)),
-    first_seen                     SimpleAggregateFunction(min, DateTime64(6, 'UTC')) CODEC(T64, ZSTD(1)),
-    last_seen                      SimpleAggregateFunction(max, DateTime64(6, 'UTC')) CODEC(T64, ZSTD(1)),
+    first_seen                     SimpleAggregateFunction(min, DateTime64(3, 'UTC')) CODEC(T64, ZSTD(1)),
+    last_seen                      SimpleAggregateFunction(max, DateTime64(3, 'UTC')) CODEC(T64, ZSTD(1)),
     open_at_start                  UInt64 COMMENT 'open when the day began' CODEC(T64, ZSTD(1)),
     sent_bytes                     UInt64 CODEC(T64, ZSTD(1)),
     sent_payload_bytes             UInt64 CODEC(T64, ZSTD(1)),
@@ -503,8 +503,8 @@ CREATE TABLE IF NOT EXISTS workload_edges_1d_local ON CLUSTER `main`
 )
 ENGINE = ReplicatedSummingMergeTree('/clickhouse/tables/main/{shard}/{database}/{table}', '{replica}')
 PARTITION BY toYYYYMM(start)
-PRIMARY KEY (start, client_namespace, client_workload, server_namespace, server_workload)
-ORDER BY (start, client_namespace, client_workload, server_namespace, server_workload, client_name, server_name, server_port, service_namespace, service_name, client_kind, client_workload_kind, client_real_ip, server_kind, server_workload_kind, server_real_ip, server_real_port, direction_inferred)
+PRIMARY KEY (toMonday(start), client_namespace, client_workload, server_namespace, server_workload)
+ORDER BY (toMonday(start), client_namespace, client_workload, server_namespace, server_workload, client_name, server_name, server_port, service_namespace, service_name, client_kind, client_workload_kind, client_real_ip, server_kind, server_workload_kind, server_real_ip, server_real_port, direction_inferred, start)
 TTL start + INTERVAL 2 YEAR
 SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
 CREATE TABLE IF NOT EXISTS workload_edges_1d ON CLUSTER `main` AS workload_edges_1d_local
@@ -554,8 +554,8 @@ SELECT
     service_name,
     direction_inferred,
     count() AS records,
-    min(flows.first_seen) AS first_seen,
-    max(flows.last_seen) AS last_seen,
+    toDateTime64(min(flows.first_seen), 3, 'UTC') AS first_seen,
+    toDateTime64(max(flows.last_seen), 3, 'UTC') AS last_seen,
     sumIf(flows.open_at_start, interval_start = toStartOfMinute(interval_start)) AS open_at_start,
     sum(flows.sent_bytes) AS sent_bytes,
     sum(flows.sent_payload_bytes) AS sent_payload_bytes,

@@ -1,0 +1,155 @@
+//! The edges of a window, summed.
+
+use std::net::Ipv6Addr;
+
+use clickhouse::Row;
+use serde::Deserialize;
+
+use super::{Detail, End, ends, table};
+use crate::histogram::bucket_sql;
+use crate::params::GroupBy;
+use crate::planner::{Plan, Segment, Tier};
+use crate::window::starts_minute;
+
+/// What is summed of each row, in this order, with the two counts of connections that rows do not have as
+/// columns: [`OPENING`] and [`INFERRED`].
+pub(crate) const SUMMED: [&str; 28] = [
+    OPENING,
+    "opened",
+    "joined",
+    INFERRED,
+    "closed_fin",
+    "closed_reset_by_client",
+    "closed_reset_by_server",
+    "closed_refused",
+    "closed_unanswered",
+    "closed_idle",
+    "closed_superseded",
+    "closed_evicted",
+    "sent_bytes",
+    "sent_payload_bytes",
+    "sent_packets",
+    "sent_retransmitted_packets",
+    "sent_zero_window_packets",
+    "received_bytes",
+    "received_payload_bytes",
+    "received_packets",
+    "received_retransmitted_packets",
+    "received_zero_window_packets",
+    "duration_us",
+    "duration_count",
+    "syn_to_synack_us",
+    "syn_to_synack_count",
+    "first_response_us",
+    "first_response_count",
+];
+
+/// Connections open at the window's start.
+const OPENING: &str = "opening";
+/// Connections whose direction was guessed.
+const INFERRED: &str = "inferred";
+
+/// What the largest is taken of, in this order.
+const LARGEST: [&str; 3] = ["duration_max_us", "syn_to_synack_max_us", "first_response_max_us"];
+
+/// The primary rows of a window, summed.
+#[derive(Clone, Debug, Row, Deserialize)]
+pub(crate) struct EdgeRow {
+    pub(crate) source: End,
+    pub(crate) target: End,
+    pub(crate) server_ports: Vec<u16>,
+    pub(crate) services: Vec<String>,
+    pub(crate) client_addresses: Vec<Ipv6Addr>,
+    pub(crate) server_addresses: Vec<Ipv6Addr>,
+    pub(crate) first_seen_ms: i64,
+    pub(crate) last_seen_ms: i64,
+    /// Of [`SUMMED`].
+    pub(crate) sums: Vec<u64>,
+    /// Of [`LARGEST`].
+    pub(crate) largest: Vec<u64>,
+    /// Buckets and the samples in each.
+    pub(crate) latency_buckets: (Vec<u16>, Vec<u64>),
+    /// Buckets and the samples in each.
+    pub(crate) first_response_buckets: (Vec<u16>, Vec<u64>),
+}
+
+/// The edges of a window: one [`EdgeRow`] per pair of ends. What was open at its start is counted if that
+/// starts a minute, when every open connection has a row; else [`super::open_at`] is to be asked.
+///
+/// Each table is read once, and sums travel in an array: most of the time that a short window takes is
+/// ClickHouse's for the statement itself, which grows with its columns.
+pub(crate) fn edges(group_by: GroupBy, detail: Detail, filter: &str, plan: &Plan) -> String {
+    let parts = Tier::ALL.into_iter().filter_map(|tier| {
+        let of_tier = |segment: &&Segment| segment.tier == tier;
+        let segments: Vec<_> = plan.segments.iter().filter(of_tier).copied().collect();
+        (!segments.is_empty()).then(|| rows(tier, &segments, plan, detail, group_by, filter))
+    });
+    let parts = parts.collect::<Vec<_>>().join("\n            UNION ALL ");
+    format!(
+        "SELECT
+            {answered},
+            toUnixTimestamp64Milli(min(rows.first_seen)) AS first_seen_ms,
+            toUnixTimestamp64Milli(max(rows.last_seen)) AS last_seen_ms,
+            sumForEach(rows.sums) AS sums,
+            maxForEach(rows.largest) AS largest,
+            (mapKeys(sumMap(latency) AS summed_latency), mapValues(summed_latency)) AS latency_buckets,
+            (mapKeys(sumMap(first_response) AS summed_response), mapValues(summed_response)) AS first_response_buckets
+        FROM (
+            {parts}
+        ) AS rows
+        GROUP BY {grouping}",
+        answered = ends::answered(group_by),
+        grouping = ends::grouping(group_by),
+    )
+}
+
+/// The rows of one table that a window is made of, in the columns that all tiers have.
+fn rows(
+    tier: Tier,
+    segments: &[Segment],
+    plan: &Plan,
+    detail: Detail,
+    group_by: GroupBy,
+    filter: &str,
+) -> String {
+    let (time, primary) =
+        if tier == Tier::Raw { ("interval_start", "primary AND ") } else { ("start", "") };
+    let within = segments.iter().map(|Segment { from_s, to_s, .. }| {
+        format!("{time} >= toDateTime({from_s}, 'UTC') AND {time} < toDateTime({to_s}, 'UTC')")
+    });
+    let within = within.collect::<Vec<_>>().join(" OR ");
+    let from_s = plan.bounds.from_s;
+    let opens = starts_minute(from_s) && segments.iter().any(|segment| segment.from_s == from_s);
+    let opening = if opens {
+        format!("if({time} = toDateTime({from_s}, 'UTC'), open_at_start, 0)")
+    } else {
+        "0".to_owned()
+    };
+    let summed = SUMMED.map(|name| match name {
+        OPENING => opening.clone(),
+        INFERRED => format!("direction_inferred * (opened + joined + {opening})"),
+        _ => name.to_owned(),
+    });
+    let buckets = |measure: &str| match tier {
+        Tier::Raw => {
+            let (sum, count) = (format!("{measure}_us"), format!("{measure}_count"));
+            let bucket = bucket_sql(&sum, &count);
+            // A map has no rows without a sample.
+            format!(
+                "mapFromArrays(if({count} > 0, [{bucket}], []), if({count} > 0, [toUInt64({count})], []))"
+            )
+        }
+        _ => format!("{measure}_buckets"),
+    };
+    format!(
+        "SELECT {columns}, first_seen, last_seen, [{summed}] AS sums, [{largest}] AS largest, \
+         {latency} AS latency, {first_response} AS first_response \
+         FROM {table} WHERE {primary}({within}) AND {filter}",
+        columns = ends::columns(group_by),
+        summed = summed.join(", "),
+        largest = LARGEST.join(", "),
+        latency = buckets("syn_to_synack"),
+        first_response = buckets("first_response"),
+        table = table(tier, detail),
+    )
+}

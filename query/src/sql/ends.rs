@@ -1,0 +1,141 @@
+//! What `group_by` needs of each end. A part of a statement that reads a table folds its rows' ends into
+//! key columns ([`columns`]); the statement groups by these and answers them as tuples ([`answered`]).
+
+use std::net::Ipv6Addr;
+
+use crate::params::GroupBy;
+
+/// Ports, Services and addresses listed of one edge or node: what a person reads. One more is
+/// fetched, to tell that there are more.
+pub(crate) const MAX_LISTED: usize = 64;
+
+/// What `group_by` needs of an end: kind, namespace, workload kind, workload, name, node, Service's
+/// namespace, Service, address. What it does not need is empty.
+pub(crate) type End = (i8, String, String, String, String, String, String, String, Ipv6Addr);
+
+/// The parts of an [`End`], in its order.
+const PARTS: [&str; 9] = [
+    "kind",
+    "namespace",
+    "workload_kind",
+    "workload",
+    "name",
+    "node",
+    "service_namespace",
+    "service",
+    "address",
+];
+
+/// The two ends as edges call them, and the columns of which they are made.
+const SIDES: [(&str, &str); 2] = [("source", "client"), ("target", "server")];
+
+/// An address that stands for none.
+const NO_ADDRESS: &str = "toIPv6('::')";
+
+/// Columns of a part of a statement: the keys of both ends, and what labels are made of.
+pub(super) fn columns(group_by: GroupBy) -> String {
+    let of_side = |(end, side): (&str, &str)| {
+        let keys = keys(side, group_by).into_iter();
+        let keys = keys.map(|(part, column)| format!("{column} AS {end}_{part}"));
+        let listed = listed_address(side, group_by);
+        keys.chain([format!("{listed} AS {end}_listed")]).collect::<Vec<_>>()
+    };
+    let mut columns: Vec<_> = SIDES.into_iter().flat_map(of_side).collect();
+    columns.push("server_port, service_namespace, service_name".to_owned());
+    columns.join(", ")
+}
+
+/// The names of the key columns.
+pub(super) fn grouping(group_by: GroupBy) -> String {
+    let of_side = |(end, side): (&str, &str)| {
+        let keys = keys(side, group_by).into_iter();
+        keys.map(|(part, _)| format!("{end}_{part}")).collect::<Vec<_>>()
+    };
+    SIDES.into_iter().flat_map(of_side).collect::<Vec<_>>().join(", ")
+}
+
+/// What a statement answers of each group: its ends as [`End`], and its labels.
+pub(super) fn answered(group_by: GroupBy) -> String {
+    let ends = SIDES.map(|(end, side)| {
+        let keys = keys(side, group_by);
+        let part = |part: &str| {
+            let column = || format!("{end}_{part}");
+            match (part, keys.iter().any(|(key, _)| *key == part)) {
+                ("kind", _) => format!("toInt8({})", column()),
+                ("address", true) => column(),
+                ("address", false) => NO_ADDRESS.to_owned(),
+                (_, true) => format!("toString({})", column()),
+                (_, false) => "''".to_owned(),
+            }
+        };
+        format!("({}) AS {end}", PARTS.map(part).join(", "))
+    });
+    let listed = |values: &str, alias: &str| {
+        format!("arraySlice(arraySort({values}), 1, {}) AS {alias}", MAX_LISTED + 1)
+    };
+    let addresses = |end: &str| {
+        let column = format!("{end}_listed");
+        format!("groupUniqArrayIf({column}, {column} != {NO_ADDRESS})")
+    };
+    let labels = [
+        listed("groupUniqArray(server_port)", "server_ports"),
+        listed(
+            "groupUniqArrayIf(concat(service_namespace, '/', service_name), service_name != '')",
+            "services",
+        ),
+        listed(&addresses("source"), "client_addresses"),
+        listed(&addresses("target"), "server_addresses"),
+    ];
+    ends.into_iter().chain(labels).collect::<Vec<_>>().join(",\n            ")
+}
+
+/// The parts of an end that rows are grouped by, and the column of each.
+fn keys(side: &str, group_by: GroupBy) -> Vec<(&'static str, String)> {
+    let whole = |name: &'static str| (name, format!("{side}_{name}"));
+    let where_empty =
+        |other: &str, name: &str| ("name", format!("if({side}_{other} = '', {side}_{name}, '')"));
+    let address = |when: &str| {
+        let condition: Vec<_> = when.split(' ').map(|name| format!("{side}_{name} = ''")).collect();
+        let condition = condition.join(" AND ");
+        ("address", format!("if({condition}, {side}_real_ip, {NO_ADDRESS})"))
+    };
+    let mut keys = vec![whole("kind")];
+    match group_by {
+        GroupBy::Namespace => keys.push(whole("namespace")),
+        GroupBy::Workload | GroupBy::Service => keys.extend([
+            whole("namespace"),
+            whole("workload_kind"),
+            whole("workload"),
+            where_empty("workload", "name"),
+            address("workload name"),
+        ]),
+        GroupBy::Pod => keys.extend([
+            whole("namespace"),
+            whole("workload_kind"),
+            whole("workload"),
+            whole("name"),
+            address("name"),
+        ]),
+        GroupBy::Node => keys.extend([
+            whole("namespace"),
+            where_empty("node", "name"),
+            whole("node"),
+            address("node name"),
+        ]),
+        GroupBy::Ip => keys.push(("address", format!("{side}_real_ip"))),
+    }
+    if group_by == GroupBy::Service && side == "server" {
+        let column = |name: &str| name.to_owned();
+        keys.push(("service_namespace", column("service_namespace")));
+        keys.push(("service", column("service_name")));
+    }
+    keys
+}
+
+/// The address that is listed of an end. A workload's pods come and go: no table of workloads has theirs.
+fn listed_address(side: &str, group_by: GroupBy) -> String {
+    match group_by {
+        GroupBy::Pod | GroupBy::Ip => format!("{side}_real_ip"),
+        _ => format!("if({side}_workload = '', {side}_real_ip, {NO_ADDRESS})"),
+    }
+}

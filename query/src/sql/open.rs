@@ -1,0 +1,135 @@
+//! The connections open at an instant.
+
+use std::net::Ipv6Addr;
+
+use clickhouse::Row;
+use serde::Deserialize;
+
+use super::{Detail, End, ends, table};
+use crate::params::GroupBy;
+use crate::planner::Tier;
+use crate::window::minute_before;
+
+/// The connections of a pair of ends that are open at an instant.
+#[derive(Clone, Debug, Row, Deserialize)]
+pub(crate) struct OpenRow {
+    pub(crate) source: End,
+    pub(crate) target: End,
+    pub(crate) server_ports: Vec<u16>,
+    pub(crate) services: Vec<String>,
+    pub(crate) client_addresses: Vec<Ipv6Addr>,
+    pub(crate) server_addresses: Vec<Ipv6Addr>,
+    /// The instant, seconds since the epoch.
+    pub(crate) at_s: u32,
+    pub(crate) connections: u64,
+    pub(crate) inferred: u64,
+}
+
+/// What filters and keys read of a connection, but for its tuple as it was seen.
+const NAMED: [&str; 19] = [
+    "client_kind",
+    "client_namespace",
+    "client_name",
+    "client_workload",
+    "client_workload_kind",
+    "client_node",
+    "client_real_ip",
+    "client_real_port",
+    "server_kind",
+    "server_namespace",
+    "server_name",
+    "server_workload",
+    "server_workload_kind",
+    "server_node",
+    "server_real_ip",
+    "server_real_port",
+    "service_namespace",
+    "service_name",
+    "direction_inferred",
+];
+
+/// The connections open when a minute, hour or day begins, from a rollup's rows of it: for times whose
+/// raw rows are past their retention.
+pub(crate) fn open_at_boundary(
+    group_by: GroupBy,
+    detail: Detail,
+    filter: &str,
+    tier: Tier,
+    at_s: u32,
+) -> String {
+    format!(
+        "SELECT
+            {answered},
+            toUInt32({at_s}) AS at_s,
+            sum(open) AS connections,
+            sumIf(open, direction_inferred) AS inferred
+        FROM (
+            SELECT {columns}, direction_inferred, open_at_start AS open FROM {table}
+            WHERE start = toDateTime({at_s}, 'UTC') AND open_at_start > 0 AND {filter}
+        )
+        GROUP BY {grouping}",
+        answered = ends::answered(group_by),
+        columns = ends::columns(group_by),
+        grouping = ends::grouping(group_by),
+        table = table(tier, detail),
+    )
+}
+
+/// The connections open at each of some instants, in seconds since the epoch: those with a primary row in
+/// the minute up to there and no close in it. Every open connection has a row in the first interval of each
+/// minute, so a minute is enough.
+///
+/// A connection is told by its tuple and the client's sequence number: its id changes once, when
+/// the server's half becomes known. Its last row names it.
+pub(crate) fn open_at(group_by: GroupBy, filter: &str, instants: &[u32]) -> String {
+    let list = |times: &mut dyn Iterator<Item = u32>| {
+        times.map(|time| format!("toUInt32({time})")).collect::<Vec<_>>().join(", ")
+    };
+    let (times, minutes) = (
+        list(&mut instants.iter().copied()),
+        list(&mut instants.iter().map(|at| minute_before(*at))),
+    );
+    let within = instants.iter().map(|at_s| {
+        let minute_s = minute_before(*at_s);
+        format!("interval_start >= toDateTime({minute_s}, 'UTC') AND interval_start < toDateTime({at_s}, 'UTC')")
+    });
+    let within = within.collect::<Vec<_>>().join(" OR ");
+    let named: Vec<_> =
+        NAMED.iter().enumerate().map(|(at, name)| format!("last.{} AS {name}", at + 1)).collect();
+    format!(
+        "SELECT
+            {answered},
+            at_s,
+            count() AS connections,
+            countIf(direction_inferred) AS inferred
+        FROM (
+            SELECT {columns}, direction_inferred, at_s
+            FROM (
+                SELECT at_s, client_ip, client_port, server_ip, server_port, {named}
+                FROM (
+                    SELECT
+                        at_s, client_ip, client_port, server_ip, server_port,
+                        argMax(({names}), (interval_start, last_seen)) AS last
+                    FROM flows
+                    ARRAY JOIN arrayFilter(
+                        (at, minute) -> interval_start >= toDateTime(minute, 'UTC') AND interval_start < toDateTime(at, 'UTC'),
+                        [{times}], [{minutes}]
+                    ) AS at_s
+                    WHERE primary AND ({within})
+                    GROUP BY
+                        at_s, client_ip, client_port, server_ip, server_port,
+                        if(id_kind = 'tuple_hash', connection_id, bitShiftRight(connection_id, 32))
+                    HAVING max(closed_fin + closed_reset_by_client + closed_reset_by_server + closed_refused
+                        + closed_unanswered + closed_idle + closed_superseded + closed_evicted) = 0
+                )
+            )
+            WHERE {filter}
+        )
+        GROUP BY {grouping}, at_s",
+        answered = ends::answered(group_by),
+        columns = ends::columns(group_by),
+        grouping = ends::grouping(group_by),
+        named = named.join(", "),
+        names = NAMED.join(", "),
+    )
+}
