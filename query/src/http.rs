@@ -130,7 +130,7 @@ fn store_problem(failure: &StoreError) -> Problem {
     let source = std::error::Error::source(failure).map(ToString::to_string).unwrap_or_default();
     error!(error = %failure, source, "query failed");
     match failure {
-        StoreError::Away(_) => Problem::new(
+        StoreError::Away(_) | StoreError::Retention(_) => Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "cannot reach ClickHouse; check that it runs, then try again",
         ),

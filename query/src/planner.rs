@@ -35,22 +35,24 @@ impl Tier {
         }
     }
 
-    /// Retention drops whole partitions, or parts of one: from when on the tier is whole whose earliest
-    /// row is at a time. `flows` and minutes are partitioned by day, all else by month.
-    fn whole_from_s(self, earliest_s: u32) -> u32 {
-        let day_after = (earliest_s / DAY_S + 1).saturating_mul(DAY_S);
+    /// The partition that a time is in, from its first second to the first one after. `flows` and minutes
+    /// are partitioned by day, all else by month.
+    fn partition_s(self, time_s: u32) -> (u32, u32) {
+        let day = time_s / DAY_S * DAY_S;
+        let days = (day, day.saturating_add(DAY_S));
         match self {
-            Self::Raw | Self::Minute => day_after,
-            Self::Hour | Self::Day => month_after(earliest_s).unwrap_or(day_after),
+            Self::Raw | Self::Minute => days,
+            Self::Hour | Self::Day => month_of(time_s).unwrap_or(days),
         }
     }
 }
 
-fn month_after(time_s: u32) -> Option<u32> {
+fn month_of(time_s: u32) -> Option<(u32, u32)> {
     let date = DateTime::from_timestamp(time_s.into(), 0)?.date_naive();
     let first = NaiveDate::from_ymd_opt(date.year(), date.month(), 1)?;
-    let next = first.checked_add_months(Months::new(1))?.and_time(NaiveTime::MIN);
-    next.and_utc().timestamp().try_into().ok()
+    let start_of = |date: NaiveDate| date.and_time(NaiveTime::MIN).and_utc().timestamp().try_into();
+    let next = first.checked_add_months(Months::new(1))?;
+    Some((start_of(first).ok()?, start_of(next).ok()?))
 }
 
 /// Since when each tier, from the finest on, is whole: seconds since the epoch.
@@ -60,12 +62,14 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// From the time of each tier's earliest row, in seconds since the epoch (0 without rows), and whether
-    /// its day is whole by what coarser tiers say.
+    /// From the time of each tier's earliest row (0 without rows), and the time that its retention has
+    /// come to (`None` of a table that keeps its rows); both in seconds since the epoch.
     ///
     /// A tier that begins when the coarser ones do has lost nothing: there was nothing before. One that
-    /// begins after a finer one was made later, or emptied: its first row may be of a part.
-    pub(crate) fn since(earliest_s: [u32; 4], day_is_whole: [bool; 4]) -> Self {
+    /// begins after a finer one was made later, or emptied: its first row may be of a part. Retention drops
+    /// parts that are past it as a whole. Where it was made longer, part of the earliest partition may have
+    /// gone before; rows that no retention drops go by whole partitions.
+    pub(crate) fn since(earliest_s: [u32; 4], expired_s: [Option<u32>; 4]) -> Self {
         let mut since_s = [0; 4];
         for (index, tier) in Tier::ALL.into_iter().enumerate() {
             let earliest = earliest_s[index];
@@ -77,12 +81,14 @@ impl Held {
             let begun_later = others().any(|(other, from)| {
                 other < tier && (earliest == 0 || row_of(tier, from) < earliest)
             });
-            since_s[index] = match (dropped || begun_later, earliest) {
-                (false, _) => 0,
-                (true, 0) => u32::MAX,
-                (true, _) if dropped && day_is_whole[index] => earliest / DAY_S * DAY_S,
-                (true, _) if dropped => tier.whole_from_s(earliest),
-                (true, _) => earliest.saturating_add(tier.step_s(1)),
+            let (partition, partition_after) = tier.partition_s(earliest);
+            since_s[index] = match (dropped || begun_later, earliest, expired_s[index]) {
+                (false, ..) => 0,
+                (true, 0, _) => u32::MAX,
+                (true, _, None) if dropped => partition,
+                (true, _, Some(expired)) if dropped && earliest <= expired => expired,
+                (true, ..) if dropped => partition_after,
+                (true, ..) => earliest.saturating_add(tier.step_s(1)),
             };
         }
         Self { since_s }
@@ -207,10 +213,16 @@ mod tests {
         // Raw rows since noon of the third day, minutes since the second, hours since long before.
         let day = |days: u32| T0 + days * DAY_S;
         let earliest = [day(2) + DAY_S / 2, day(1), day(0) - 90 * DAY_S, 0];
-        let held = Held::since(earliest, [false; 4]);
+        // None of them lost but by whole partitions.
+        let kept = Held::since(earliest, [None; 4]);
+        assert_eq!(kept.since_s[..2], [day(2), day(1)]);
+        // Retention is in the middle of the partition of the earliest.
+        let noon = Some(day(2) + DAY_S / 2 + 77);
+        let expiring = Held::since(earliest, [noon, Some(day(1)), None, None]);
+        assert_eq!(expiring.since_s[..2], [day(2) + DAY_S / 2 + 77, day(1)]);
+        // It was made longer: what had gone is not there again.
+        let held = Held::since(earliest, [Some(day(0)); 4]);
         assert_eq!(held.since_s[..2], [day(3), day(2)]);
-        let known = Held::since(earliest, [true, true, false, false]);
-        assert_eq!(known.since_s[..2], [day(2), day(1)]);
         let plan = of(day(2) + 70, day(3) + 130, &held);
         let first = plan.segments[0];
         assert_eq!((first.tier, first.from_s), (Tier::Minute, day(2) + 60));
@@ -225,30 +237,33 @@ mod tests {
     fn a_store_that_is_young_has_lost_nothing() {
         let earliest = T0 + 12_345;
         let starts = [60, 3_600, DAY_S].map(|step| earliest / step * step);
-        let held = Held::since([earliest, starts[0], starts[1], starts[2]], [false; 4]);
+        let held = Held::since([earliest, starts[0], starts[1], starts[2]], [None; 4]);
         assert_eq!(held, Held::default());
-        assert_eq!(Held::since([0; 4], [false; 4]), Held::default());
-        let gone = Held::since([0, T0, T0, T0], [false; 4]);
+        assert_eq!(Held::since([0; 4], [None; 4]), Held::default());
+        let gone = Held::since([0, T0, T0, T0], [None; 4]);
         assert_eq!(gone.since_s, [u32::MAX, 0, 0, 0]);
     }
 
     #[test]
     fn rollups_that_are_empty_or_begun_later_are_not_asked_for_what_they_lack() {
-        let empty = Held::since([T0, 0, 0, 0], [false; 4]);
+        let empty = Held::since([T0, 0, 0, 0], [None; 4]);
         assert_eq!(parts(&of(T0, T0 + 7_200, &empty)), [(Tier::Raw, 0, 7_200)]);
-        let later = Held::since([T0, T0 + 600, T0, T0], [false; 4]);
+        let later = Held::since([T0, T0 + 600, T0, T0], [None; 4]);
         let expected = [(Tier::Raw, 0, 660), (Tier::Minute, 660, 720)];
         assert_eq!(parts(&of(T0, T0 + 720, &later)), expected);
     }
 
     fn held() -> impl Strategy<Value = Held> {
-        (prop::array::uniform4((0..60_u32, 0..DAY_S)), any::<[bool; 4]>()).prop_map(
-            |(mut earliest, whole)| {
+        (prop::array::uniform4((0..60_u32, 0..DAY_S)), prop::option::of(0..60_u32)).prop_map(
+            |(mut earliest, expired)| {
                 // The coarser the longer it is kept.
                 earliest.sort_unstable_by(|a, b| b.cmp(a));
                 let steps = Tier::ALL.map(|tier| tier.step_s(10));
                 let times = earliest.map(|(days, second)| T0 + days * DAY_S + second);
-                Held::since(std::array::from_fn(|at| times[at] / steps[at] * steps[at]), whole)
+                Held::since(
+                    std::array::from_fn(|at| times[at] / steps[at] * steps[at]),
+                    [expired.map(|day| T0 + day * DAY_S); 4],
+                )
             },
         )
     }

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clickhouse::{Client, Row};
-use flowtrail_service::store::ClickHouseArgs;
+use flowtrail_schema::sql::Retention;
+use flowtrail_service::store::{self, ClickHouseArgs};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -50,6 +51,9 @@ pub(crate) enum StoreError {
     /// A regular expression that re2 does not take.
     #[error("ClickHouse does not take the regular expression")]
     Pattern(#[source] clickhouse::error::Error),
+    /// ClickHouse does not say how long rows are kept.
+    #[error("cannot ask how long rows are kept")]
+    Retention(#[from] store::StoreError),
     /// Anything else: a defect here or there.
     #[error("ClickHouse refused the statement")]
     Refused(#[source] clickhouse::error::Error),
@@ -85,6 +89,7 @@ fn exception_code(text: &str) -> Option<u32> {
 /// A client of ClickHouse that asks within limits.
 #[derive(Clone)]
 pub(crate) struct Store {
+    args: ClickHouseArgs,
     client: Client,
     /// Since when each tier is whole, and when that was asked.
     held: Arc<Mutex<Option<(Held, Instant)>>>,
@@ -102,7 +107,7 @@ impl Store {
             .with_setting("result_overflow_mode", "throw")
             .with_setting("max_replica_delay_for_distributed_queries", MAX_REPLICA_DELAY_S)
             .with_setting("cancel_http_readonly_queries_on_client_close", "1");
-        Self { client, held: Arc::default() }
+        Self { args: args.clone(), client, held: Arc::default() }
     }
 
     /// How to compute a window.
@@ -134,10 +139,17 @@ impl Store {
             return Ok(held);
         }
         let query = self.client.query_raw(sql::EARLIEST);
-        let (raw, minutes, hours, days, raw_day, minutes_day) =
-            query.fetch_one::<(u32, u32, u32, u32, bool, bool)>().await?;
-        let day_is_whole = [raw_day, minutes_day, false, false];
-        let held = Held::since([raw, minutes, hours, days], day_is_whole);
+        let query = query.fetch_one::<(u32, u32, u32, u32, u32)>();
+        let (earliest, retention) = tokio::join!(query, self.args.retention());
+        let (now_s, raw, minutes, hours, days) = earliest?;
+        let Retention { flows, minutes: of_minutes, hours: of_hours, .. } = retention?;
+        // Nothing that is newer is dropped before this is asked again.
+        let expired = |kept: Duration| {
+            let kept_s = kept.saturating_sub(2 * HELD_FOR).as_secs();
+            now_s.saturating_sub(kept_s.try_into().unwrap_or(u32::MAX))
+        };
+        let expired = [flows, of_minutes, of_hours, of_hours].map(|kept| kept.map(expired));
+        let held = Held::since([raw, minutes, hours, days], expired);
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some((held, Instant::now()));
         Ok(held)
     }

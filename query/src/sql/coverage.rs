@@ -27,23 +27,14 @@ pub(crate) const INTERVAL_LENGTHS: &str = "
             OR (interval_start >= last AND interval_start < last + INTERVAL 1 MINUTE)
     )";
 
-/// The time of the earliest row of each tier, from the finest on, 0 without rows; and whether `flows` and
-/// `edges_1m` have, of the day of theirs, as many rows as `edges_1h` has summed.
+/// The time now, and of the earliest row of each tier, from the finest on; 0 without rows.
 pub(crate) const EARLIEST: &str = "
-    WITH
-        assumeNotNull((SELECT min(interval_start) FROM flows)) AS raw,
-        assumeNotNull((SELECT min(start) FROM edges_1m)) AS minutes,
-        toStartOfDay(raw) AS raw_day,
-        toStartOfDay(minutes) AS minutes_day
     SELECT
-        toUInt32(raw),
-        toUInt32(minutes),
+        toUInt32(now()),
+        toUInt32(assumeNotNull((SELECT min(interval_start) FROM flows))),
+        toUInt32(assumeNotNull((SELECT min(start) FROM edges_1m))),
         toUInt32(assumeNotNull((SELECT min(start) FROM edges_1h))),
-        toUInt32(assumeNotNull((SELECT min(start) FROM edges_1d))),
-        assumeNotNull((SELECT countIf(primary) FROM flows WHERE interval_start >= raw_day AND interval_start < raw_day + INTERVAL 1 DAY))
-            = assumeNotNull((SELECT sum(records) FROM edges_1h WHERE start >= raw_day AND start < raw_day + INTERVAL 1 DAY)),
-        assumeNotNull((SELECT sum(records) FROM edges_1m WHERE start >= minutes_day AND start < minutes_day + INTERVAL 1 DAY))
-            = assumeNotNull((SELECT sum(records) FROM edges_1h WHERE start >= minutes_day AND start < minutes_day + INTERVAL 1 DAY))";
+        toUInt32(assumeNotNull((SELECT min(start) FROM edges_1d)))";
 
 /// Each agent that reported in `[since, until)`, with its reports on `[from, to)`: of whole hours from
 /// `first_hour` to `end_hour` as they are summed, of the rest one by one. Reports from the future are a

@@ -99,7 +99,7 @@ impl ClickHouseArgs {
             return Err(StoreError::Newer { found, known: VERSION });
         }
         // Before anything is changed.
-        let current = self.retention(form).await?;
+        let current = self.retention().await?;
         form.retention.or(&current).or(&Retention::of_schema()).validate()?;
         let steps = MIGRATIONS.iter().zip(form.steps()?);
         let mut applied = 0;
@@ -149,7 +149,7 @@ impl ClickHouseArgs {
 
     /// Sets what is to be kept for another time than it is.
     async fn retain(&self, form: &Form) -> Result<(), StoreError> {
-        let current = self.retention(form).await?.tables();
+        let current = self.retention().await?.tables();
         let client = self.client();
         for ((table, wanted), (_, current)) in form.retention.tables().into_iter().zip(current) {
             let Some(wanted) = wanted.filter(|_| wanted != current) else { continue };
@@ -161,13 +161,15 @@ impl ClickHouseArgs {
         Ok(())
     }
 
-    /// How long rows are kept now.
-    async fn retention(&self, form: &Form) -> Result<Retention, StoreError> {
-        let tables = self.tables("1", "create_table_query").await?;
+    /// How long rows are kept now; `None` of tables that keep theirs for ever.
+    ///
+    /// # Errors
+    /// If ClickHouse is away.
+    pub async fn retention(&self) -> Result<Retention, StoreError> {
+        let tables = self.tables("engine != 'Distributed'", "create_table_query").await?;
         Ok(Retention::of_tables(|table| {
-            let stored = form.stored(table);
-            let (_, ddl) = tables.iter().find(|(name, _)| *name == stored)?;
-            sql::kept(ddl)
+            let stored = |name: &str| name == table || name.strip_suffix("_local") == Some(table);
+            tables.iter().find(|(name, _)| stored(name)).and_then(|(_, ddl)| sql::kept(ddl))
         }))
     }
 
