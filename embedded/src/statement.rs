@@ -37,9 +37,9 @@ const QUERIES: [&str; 10] =
     ["SELECT", "WITH", "FROM", "(", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS", "CHECK"];
 
 /// Words after which `format` is a name and not the clause.
-const BEFORE_NAMES: [&str; 21] = [
+const BEFORE_NAMES: [&str; 20] = [
     "SELECT", "DISTINCT", "AS", "BY", "WHERE", "PREWHERE", "HAVING", "QUALIFY", "ON", "USING",
-    "AND", "OR", "NOT", "IN", "LIKE", "ILIKE", "BETWEEN", "FROM", "JOIN", "TABLE", "EXCEPT",
+    "AND", "OR", "NOT", "IN", "LIKE", "ILIKE", "BETWEEN", "FROM", "JOIN", "EXCEPT",
 ];
 
 impl<'text> Statement<'text> {
@@ -195,6 +195,18 @@ mod tests {
                 Some("CSV"),
             ),
             ("SELECT * FORMAT CSV", "SELECT * ", "FORMAT CSV", Some("CSV")),
+            (
+                "SELECT 1 GROUP BY table FORMAT CSV",
+                "SELECT 1 GROUP BY table ",
+                "FORMAT CSV",
+                Some("CSV"),
+            ),
+            (
+                "DESCRIBE TABLE format FORMAT CSV",
+                "DESCRIBE TABLE format ",
+                "FORMAT CSV",
+                Some("CSV"),
+            ),
             ("SELECT 'FORMAT CSV' -- FORMAT CSV", "SELECT 'FORMAT CSV'", "", None),
             ("SELECT format FROM t", "SELECT format FROM t", "", None),
             (
