@@ -39,6 +39,6 @@ pub(crate) async fn graph(store: &Store, request: &GraphRequest) -> Result<Graph
     )?;
 
     let rows = Rows { edges, open_at_start, open_at_end };
-    let (nodes, edges) = graph::graph(rows, *group_by, *stat, *limit, window.from);
+    let (nodes, edges) = graph::graph(rows, *group_by, &filter.q, *stat, *limit, window.from);
     Ok(Graph { window, coverage, nodes, edges })
 }

@@ -5,6 +5,8 @@
 mod api;
 mod cluster;
 mod common;
+mod expressions;
+mod filters;
 mod investigations;
 mod laws;
 mod tiers;
