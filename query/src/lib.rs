@@ -22,6 +22,7 @@ mod problem;
 mod query;
 mod sql;
 mod store;
+mod values;
 mod window;
 
 pub use answer::{
@@ -30,3 +31,4 @@ pub use answer::{
 pub use expression::{Expression, ExpressionError};
 pub use problem::Problem;
 pub use query::{Config, Query, QueryError};
+pub use values::{Value, Values};

@@ -48,6 +48,11 @@ macro_rules! words {
     };
 }
 
+// Uses the macro above.
+mod values;
+
+pub(crate) use values::{Of, ValuesRequest};
+
 words! {
     /// What rows are folded into one node by: see [`crate::graph`].
     GroupBy {

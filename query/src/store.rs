@@ -10,9 +10,10 @@ use thiserror::Error;
 
 use crate::answer::Coverage;
 use crate::filter::Filter;
-use crate::params::GroupBy;
+use crate::params::{GroupBy, ValuesRequest};
 use crate::planner::{Held, Plan, Tier, plan};
 use crate::sql::{self, CoverageRow, Detail, EdgeRow, OpenRow};
+use crate::values;
 use crate::window::{Bounds, Requested, minute_before, resolution_s};
 
 /// Memory that one statement may take in ClickHouse: 1 GiB aggregates some million groups.
@@ -186,6 +187,16 @@ impl Store {
             self.client.query_raw(&sql::open_at_boundary(group_by, detail, &condition, tier))
         };
         Ok(filter.bind(query.param("at", at_s)).fetch_all().await?)
+    }
+
+    /// Namespace, name and connections of what there is to choose from, and one more than `limit` if there is.
+    pub(crate) async fn values(
+        &self,
+        request: &ValuesRequest,
+        plan: &Plan,
+    ) -> Result<Vec<(String, String, u64)>, StoreError> {
+        let query = self.client.query_raw(&values::sql(request, plan));
+        Ok(values::bind(request, query).fetch_all().await?)
     }
 }
 

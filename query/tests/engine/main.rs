@@ -10,3 +10,4 @@ mod filters;
 mod investigations;
 mod laws;
 mod tiers;
+mod values;
