@@ -7,6 +7,7 @@ mod cluster;
 mod common;
 mod expressions;
 mod filters;
+mod fuzz_corpus;
 mod investigations;
 mod laws;
 mod tiers;
