@@ -1,8 +1,10 @@
-//! The filter: which rows count. It looks at single rows, so windows add up under it. Its SQL is
-//! fixed text; what the caller sent travels as bound parameters.
+//! The filter: which rows count. It looks at single rows, so windows add up under it (but for what `q` says
+//! of sums). Its SQL is text of ours; what the caller sent travels as bound parameters.
 
 use clickhouse::query::Query;
 use flowtrail_schema::row::EntityKind;
+
+use crate::expression::Expression;
 
 /// Which rows count. An empty list and `None` keep all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,12 +21,14 @@ pub(crate) struct Filter {
     pub(crate) ports: Vec<u16>,
     /// Either end is of one of these kinds.
     pub(crate) kinds: Vec<EntityKind>,
+    /// What `q` says: its conditions on rows are part of [`Filter::sql`], those on sums [`crate::graph`] computes.
+    pub(crate) q: Expression,
 }
 
 impl Filter {
     /// Whether it looks at pods or addresses.
     pub(crate) fn reads_pods(&self) -> bool {
-        self.include.is_some() || self.exclude.is_some()
+        self.include.is_some() || self.exclude.is_some() || self.q.reads_pods()
     }
 
     /// A condition on a row of `flows` or of a rollup, naming the parameters that [`Filter::bind`] gives.
@@ -46,6 +50,7 @@ impl Filter {
             self.exclude
                 .as_ref()
                 .map(|_| format!("NOT {}", either_end_matches("{exclude:String}"))),
+            self.q.sql(),
         ];
         let conditions: Vec<_> = conditions.into_iter().flatten().collect();
         if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") }
@@ -73,7 +78,7 @@ impl Filter {
                 query = query.param(name, pattern);
             }
         }
-        query
+        self.q.bind(query)
     }
 }
 

@@ -21,9 +21,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
 pub(crate) use node::Face;
-pub(crate) use sums::Sums;
+pub(crate) use sums::{Measure, Sums};
 
 use crate::answer::{Edge, Node};
+use crate::expression::Expression;
 use crate::params::{GroupBy, Stat};
 use crate::sql::{EdgeRow, MAX_LISTED, OpenRow};
 
@@ -55,11 +56,12 @@ struct EdgeSums {
     server_addresses: BTreeSet<Ipv6Addr>,
 }
 
-/// The graph of some rows: at most `limit` edges of their own, ranked by `stat`, and the folded
-/// rest. `from_ms` is when connections were seen that were only open.
+/// The graph of some rows: of the edges whose sums `q` keeps at most `limit` of their own, ranked by `stat`, and
+/// the folded rest. `from_ms` is when connections were seen that were only open.
 pub(crate) fn graph(
     rows: Rows,
     group_by: GroupBy,
+    q: &Expression,
     stat: Stat,
     limit: usize,
     from_ms: i64,
@@ -76,6 +78,7 @@ pub(crate) fn graph(
         let open = row.connections;
         folded.add_open(group_by, row, Sums { open, ..Sums::default() });
     }
+    folded.edges.retain(|_, edge| q.keeps(&edge.sums));
     let ranked = folded.limited(stat, limit);
     let nodes = nodes(&folded.faces, &ranked);
     let edges = ranked.into_iter().map(|(ends, sums)| edge(ends, sums, from_ms)).collect();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{MatchedPath, Query, Request, State};
+use axum::extract::{MatchedPath, Path, Query, Request, State};
 use axum::http::{StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::Response;
@@ -18,10 +18,11 @@ use tracing::error;
 use crate::answer::Graph;
 use crate::metrics::QueryMetrics;
 use crate::nodegraph;
-use crate::params::{GraphRequest, NodeGraphRequest};
+use crate::params::{GraphRequest, NodeGraphRequest, ValuesRequest};
 use crate::pipeline;
 use crate::problem::Problem;
 use crate::store::{Store, StoreError};
+use crate::values::{self, Values};
 
 /// What the routes share.
 #[derive(Clone)]
@@ -41,6 +42,7 @@ pub(crate) fn router(app: App) -> Router {
     let metrics = app.metrics.clone();
     Router::new()
         .route("/api/v1/graph", get(graph))
+        .route("/api/v1/values/{of}", get(choices))
         .route("/nodegraph/api/health", get(|| async { "ok\n" }))
         .route("/nodegraph/api/graph/fields", get(nodegraph_fields))
         .route("/nodegraph/api/graph/data", get(nodegraph_data))
@@ -61,14 +63,22 @@ impl App {
     }
 
     async fn graph(&self, request: &GraphRequest) -> Result<Graph, Problem> {
+        self.within_limits(pipeline::graph(&self.store, request)).await
+    }
+
+    /// Computes an answer if it may be started now and is there in time.
+    async fn within_limits<T>(
+        &self,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, Problem> {
         let Ok(_permit) = self.permits.try_acquire() else {
             let detail = "as many graphs as allowed are being computed; try again in a moment, \
                           or raise --max-concurrent-queries";
             return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail));
         };
         let _running = self.metrics.running();
-        match timeout(self.timeout, pipeline::graph(&self.store, request)).await {
-            Ok(Ok(graph)) => Ok(graph),
+        match timeout(self.timeout, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(failure)) => Err(store_problem(&failure)),
             Err(_) => Err(too_slow()),
         }
@@ -78,6 +88,15 @@ impl App {
 async fn graph(State(app): State<App>, pairs: Pairs) -> Result<Json<Graph>, Problem> {
     let request = GraphRequest::parse(given(pairs)?, now_ms())?;
     Ok(Json(app.graph(&request).await?))
+}
+
+async fn choices(
+    State(app): State<App>,
+    Path(of): Path<String>,
+    pairs: Pairs,
+) -> Result<Json<Values>, Problem> {
+    let request = ValuesRequest::parse(&of, given(pairs)?, now_ms())?;
+    Ok(Json(app.within_limits(values::values(&app.store, &request)).await?))
 }
 
 async fn nodegraph_fields(pairs: Pairs) -> Result<Json<nodegraph::Fields>, Problem> {

@@ -8,6 +8,7 @@
 //! [`Query`] is the service. [`Graph`] and its parts are what it answers, also for reading it.
 
 mod answer;
+mod expression;
 mod filter;
 mod graph;
 mod histogram;
@@ -21,10 +22,13 @@ mod problem;
 mod query;
 mod sql;
 mod store;
+mod values;
 mod window;
 
 pub use answer::{
     Closed, Counters, Coverage, Duration, Edge, Graph, Latency, Node, Traffic, Window,
 };
+pub use expression::{Expression, ExpressionError};
 pub use problem::Problem;
 pub use query::{Config, Query, QueryError};
+pub use values::{Value, Values};

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use flowtrail_schema::row::EntityKind;
 use regex::RegexBuilder;
 
+use crate::expression::{Expression, ExpressionError};
 use crate::filter::Filter;
 use crate::problem::Problem;
 use crate::window::Requested;
@@ -16,7 +17,7 @@ const MAX_PATTERN_LENGTH: usize = 512;
 /// milliseconds, as no permit is needed for it.
 const MAX_PATTERN_SIZE: usize = 1 << 20;
 /// Most values of one list: more than a dashboard offers, and cheap to compare each row with.
-const MAX_LIST: usize = 200;
+pub(crate) const MAX_LIST: usize = 200;
 /// Edges answered without `limit`: beyond what any picture shows; the rest is folded, not lost.
 const DEFAULT_LIMIT: usize = 1_000;
 /// Largest `limit`: an answer of about 10 MB.
@@ -46,6 +47,11 @@ macro_rules! words {
         }
     };
 }
+
+// Uses the macro above.
+mod values;
+
+pub(crate) use values::{Of, ValuesRequest};
 
 words! {
     /// What rows are folded into one node by: see [`crate::graph`].
@@ -112,6 +118,7 @@ impl GraphRequest {
             "exclude",
             "port",
             "kind",
+            "q",
             "stat",
             "limit",
         ];
@@ -126,6 +133,7 @@ impl GraphRequest {
                 exclude: given.pattern("exclude")?,
                 ports: given.numbers("port", "a TCP port, 1 to 65535", 1..=65_535)?,
                 kinds: given.kinds()?,
+                q: given.expression()?,
             },
             stat: given.word("stat", Stat::WORDS)?,
             limit: given
@@ -253,17 +261,27 @@ impl Given {
 
     fn pattern(&self, name: &str) -> Result<Option<String>, Problem> {
         let Some(text) = self.one(name)? else { return Ok(None) };
-        if text.len() > MAX_PATTERN_LENGTH {
-            let detail =
-                format!("takes a regular expression of at most {MAX_PATTERN_LENGTH} bytes");
-            return Err(Problem::parameter(name, detail));
-        }
-        // ClickHouse's re2 has the same syntax but for rarities, which it reports itself.
-        RegexBuilder::new(text).size_limit(MAX_PATTERN_SIZE).build().map_err(|error| {
-            Problem::parameter(name, format!("takes a regular expression (RE2 syntax): {error}"))
-        })?;
+        check_pattern(text).map_err(|takes| Problem::parameter(name, takes))?;
         Ok(Some(text.to_owned()))
     }
+
+    fn expression(&self) -> Result<Expression, Problem> {
+        let text = self.one("q")?.unwrap_or_default();
+        text.parse().map_err(|error: ExpressionError| Problem::parameter("q", error.to_string()))
+    }
+}
+
+/// Checks a regular expression before ClickHouse is asked.
+///
+/// # Errors
+/// What is taken, if this is not.
+pub(crate) fn check_pattern(text: &str) -> Result<(), String> {
+    if text.len() > MAX_PATTERN_LENGTH {
+        return Err(format!("takes a regular expression of at most {MAX_PATTERN_LENGTH} bytes"));
+    }
+    // ClickHouse's re2 has the same syntax but for rarities, which it reports itself.
+    let checked = RegexBuilder::new(text).size_limit(MAX_PATTERN_SIZE).build();
+    checked.map(|_| ()).map_err(|error| format!("takes a regular expression (RE2 syntax): {error}"))
 }
 
 fn refused(text: &str, takes: &str) -> String {

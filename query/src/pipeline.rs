@@ -26,7 +26,7 @@ pub(crate) async fn graph(store: &Store, request: &GraphRequest) -> Result<Graph
 
     let window = bounds.answer(*requested, complete_until_s);
     let rows = Rows { edges, open_at_start, open_at_end };
-    let (nodes, edges) = graph::graph(rows, *group_by, *stat, *limit, window.from);
+    let (nodes, edges) = graph::graph(rows, *group_by, &filter.q, *stat, *limit, window.from);
     Ok(Graph { window, coverage, nodes, edges })
 }
 

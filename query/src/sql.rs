@@ -39,7 +39,7 @@ impl Detail {
 }
 
 /// The table of a tier.
-fn table(tier: Tier, detail: Detail) -> &'static str {
+pub(crate) fn table(tier: Tier, detail: Detail) -> &'static str {
     match (tier, detail) {
         (Tier::Raw, _) => "flows",
         (Tier::Minute, _) => "edges_1m",

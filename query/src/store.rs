@@ -11,9 +11,10 @@ use thiserror::Error;
 
 use crate::answer::Coverage;
 use crate::filter::Filter;
-use crate::params::GroupBy;
+use crate::params::{GroupBy, ValuesRequest};
 use crate::planner::{Held, Plan, Tier, plan};
 use crate::sql::{self, CoverageRow, Detail, EdgeRow, OpenRow};
+use crate::values;
 use crate::window::{Bounds, Requested, resolution_s};
 
 /// Memory that one statement may take in ClickHouse: 1 GiB aggregates some million groups.
@@ -206,6 +207,16 @@ impl Store {
         let detail = Detail::of(group_by, filter);
         let statement = sql::open_at_boundary(group_by, detail, &filter.sql(), tier, at_s);
         Ok(filter.bind(self.client.query_raw(&statement)).fetch_all().await?)
+    }
+
+    /// Namespace, name and connections of what there is to choose from, and one more than `limit` if there is.
+    pub(crate) async fn values(
+        &self,
+        request: &ValuesRequest,
+        plan: &Plan,
+    ) -> Result<Vec<(String, String, u64)>, StoreError> {
+        let query = self.client.query_raw(&values::sql(request, plan));
+        Ok(values::bind(request, query).fetch_all().await?)
     }
 }
 

@@ -61,6 +61,10 @@ pub(crate) struct Arguments {
     #[arg(long, env = "FLOWTRAIL_GRAPH_KIND", value_name = "KIND,…", help_heading = "Filters")]
     kind: Vec<String>,
 
+    /// Keep what an expression says, as in 'server.port = 5432 and failed > 0': see docs/filters.md.
+    #[arg(long, env = "FLOWTRAIL_GRAPH_Q", value_name = "EXPRESSION", help_heading = "Filters")]
+    q: Option<String>,
+
     /// What to order edges by: connections, bytes, packets, duration, latency, retransmits, failures.
     #[arg(long, env = "FLOWTRAIL_GRAPH_STAT", value_name = "STAT", help_heading = "Filters")]
     stat: Option<String>,
@@ -120,6 +124,7 @@ fn fetch(arguments: &Arguments) -> anyhow::Result<String> {
         ("group_by", &arguments.group_by),
         ("include", &arguments.include),
         ("exclude", &arguments.exclude),
+        ("q", &arguments.q),
         ("stat", &arguments.stat),
         ("limit", &arguments.limit.map(|limit| limit.to_string())),
     ];

@@ -84,6 +84,26 @@ impl Sums {
         self.sent.retransmitted_packets + self.received.retransmitted_packets
     }
 
+    /// Connections that ended, for any reason.
+    pub(crate) fn closed(&self) -> u64 {
+        let Closed {
+            fin,
+            reset_by_client,
+            reset_by_server,
+            refused,
+            unanswered,
+            idle,
+            superseded,
+            evicted,
+        } = self.closed;
+        fin + reset_by_client + reset_by_server + refused + unanswered + idle + superseded + evicted
+    }
+
+    /// Share (0 to 1) of the connections whose direction was guessed from ports.
+    pub(crate) fn direction_inferred(&self) -> f64 {
+        self.inferred as f64 / self.connections.max(1) as f64
+    }
+
     /// As answered: with averages and quantiles of the merged sums.
     pub(crate) fn traffic(&self) -> Traffic {
         Traffic {
@@ -103,7 +123,7 @@ impl Sums {
             },
             latency: self.latency.latency(),
             first_response: self.first_response.latency(),
-            direction_inferred: self.inferred as f64 / self.connections.max(1) as f64,
+            direction_inferred: self.direction_inferred(),
         }
     }
 }
@@ -126,11 +146,15 @@ impl Measure {
         self.histogram.merge(&other.histogram);
     }
 
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
     pub(crate) fn avg_ms(&self) -> Option<f64> {
         (self.count > 0).then(|| self.sum_us as f64 / self.count as f64 / 1_000.0)
     }
 
-    fn max_ms(&self) -> Option<f64> {
+    pub(crate) fn max_ms(&self) -> Option<f64> {
         (self.count > 0).then(|| self.max_us as f64 / 1_000.0)
     }
 

@@ -69,7 +69,7 @@ fn open(source: &str, target: &str, connections: u64) -> OpenRow {
 
 fn of(rows: Vec<EdgeRow>, limit: usize) -> (Vec<Node>, Vec<Edge>) {
     let rows = Rows { edges: rows, ..Rows::default() };
-    graph(rows, GroupBy::Workload, Stat::Connections, limit, 0)
+    graph(rows, GroupBy::Workload, &Expression::default(), Stat::Connections, limit, 0)
 }
 
 #[test]
@@ -106,7 +106,8 @@ fn open_connections_count_although_they_were_silent() {
         open_at_start: vec![open("web", "db", 3), open("web", "cache", 1)],
         open_at_end: vec![open("web", "db", 4)],
     };
-    let (_, edges) = graph(rows, GroupBy::Workload, Stat::Connections, 10, 500);
+    let (_, edges) =
+        graph(rows, GroupBy::Workload, &Expression::default(), Stat::Connections, 10, 500);
     let [db, cache] = edges.as_slice() else { panic!("{edges:?}") };
     assert_eq!((db.traffic.connections, db.traffic.open, db.traffic.opened), (5, 4, 2));
     assert_eq!(db.traffic.direction_inferred, 0.6);

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::answer::{Coverage, Window};
+use crate::expression::Expression;
 use crate::graph::{Rows, tests::row};
 use crate::params::{GroupBy, Stat};
 use crate::sql::SUMMED;
@@ -29,8 +30,14 @@ fn graph() -> Graph {
     silent.largest[0] = 0;
     let rows = vec![row("web", "db", 5), row("web", "web", 2), silent];
     let rows = Rows { edges: rows, ..Rows::default() };
-    let (nodes, edges) =
-        crate::graph::graph(rows, GroupBy::Workload, Stat::Connections, 10, WINDOW.from);
+    let (nodes, edges) = crate::graph::graph(
+        rows,
+        GroupBy::Workload,
+        &Expression::default(),
+        Stat::Connections,
+        10,
+        WINDOW.from,
+    );
     Graph { window: WINDOW, coverage: Coverage::default(), nodes, edges }
 }
 

@@ -5,6 +5,10 @@
 mod api;
 mod cluster;
 mod common;
+mod expressions;
+mod filters;
+mod fuzz_corpus;
 mod investigations;
 mod laws;
 mod tiers;
+mod values;
