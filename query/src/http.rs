@@ -16,9 +16,10 @@ use tokio::time::timeout;
 use tracing::error;
 
 use crate::answer::Graph;
+use crate::connections::{self, Connections};
 use crate::metrics::QueryMetrics;
 use crate::nodegraph;
-use crate::params::{GraphRequest, NodeGraphRequest};
+use crate::params::{ConnectionsRequest, GraphRequest, NodeGraphRequest};
 use crate::pipeline;
 use crate::problem::Problem;
 use crate::store::{Store, StoreError};
@@ -41,6 +42,7 @@ pub(crate) fn router(app: App) -> Router {
     let metrics = app.metrics.clone();
     Router::new()
         .route("/api/v1/graph", get(graph))
+        .route("/api/v1/connections", get(connections))
         .route("/nodegraph/api/health", get(|| async { "ok\n" }))
         .route("/nodegraph/api/graph/fields", get(nodegraph_fields))
         .route("/nodegraph/api/graph/data", get(nodegraph_data))
@@ -61,14 +63,22 @@ impl App {
     }
 
     async fn graph(&self, request: &GraphRequest) -> Result<Graph, Problem> {
+        self.within_limits(pipeline::graph(&self.store, request)).await
+    }
+
+    /// What an answer comes to, if it may be started and is in time.
+    async fn within_limits<T>(
+        &self,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, Problem> {
         let Ok(_permit) = self.permits.try_acquire() else {
             let detail = "as many graphs as allowed are being computed; try again in a moment, \
                           or raise --max-concurrent-queries";
             return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail));
         };
         let _running = self.metrics.running();
-        match timeout(self.timeout, pipeline::graph(&self.store, request)).await {
-            Ok(Ok(graph)) => Ok(graph),
+        match timeout(self.timeout, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(failure)) => Err(store_problem(&failure)),
             Err(_) => Err(too_slow()),
         }
@@ -78,6 +88,11 @@ impl App {
 async fn graph(State(app): State<App>, pairs: Pairs) -> Result<Json<Graph>, Problem> {
     let request = GraphRequest::parse(given(pairs)?, now_ms())?;
     Ok(Json(app.graph(&request).await?))
+}
+
+async fn connections(State(app): State<App>, pairs: Pairs) -> Result<Json<Connections>, Problem> {
+    let request = ConnectionsRequest::parse(given(pairs)?, now_ms())?;
+    Ok(Json(app.within_limits(connections::connections(&app.store, &request)).await?))
 }
 
 async fn nodegraph_fields(pairs: Pairs) -> Result<Json<nodegraph::Fields>, Problem> {
@@ -141,7 +156,7 @@ fn store_problem(failure: &StoreError) -> Problem {
         StoreError::TooSlow(_) => too_slow(),
         StoreError::TooLarge(_) => Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
-            "too many edges to compute at once; narrow the window, filter, or use a coarser group_by",
+            "too much to compute at once; narrow the window, filter, or (for a graph) use a coarser group_by",
         ),
         StoreError::Pattern(_) => Problem::new(
             StatusCode::BAD_REQUEST,

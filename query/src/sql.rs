@@ -27,6 +27,9 @@ pub(crate) type End = (i8, String, String, String, String, String, String, Strin
 /// Bytes, payload bytes, packets, retransmitted packets, zero-window packets.
 pub(crate) type CountersColumns = (u64, u64, u64, u64, u64);
 
+/// Closes by reason, in the order of [`crate::answer::Closed`].
+pub(crate) type ClosedColumns = (u64, u64, u64, u64, u64, u64, u64, u64);
+
 /// Sum and number of samples, largest sample (microseconds), buckets and their counts.
 pub(crate) type MeasureColumns = (u64, u64, u64, (Vec<u16>, Vec<u64>));
 
@@ -45,7 +48,7 @@ pub(crate) struct EdgeRow {
     pub(crate) opened: u64,
     pub(crate) joined: u64,
     pub(crate) inferred: u64,
-    pub(crate) closed: (u64, u64, u64, u64, u64, u64, u64, u64),
+    pub(crate) closed: ClosedColumns,
     pub(crate) sent: CountersColumns,
     pub(crate) received: CountersColumns,
     pub(crate) duration: (u64, u64, u64),

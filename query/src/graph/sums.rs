@@ -2,7 +2,7 @@
 
 use crate::answer::{Closed, Counters, Duration, Latency, Traffic};
 use crate::histogram::Histogram;
-use crate::sql::{CountersColumns, EdgeRow, MeasureColumns};
+use crate::sql::{ClosedColumns, CountersColumns, EdgeRow, MeasureColumns};
 
 /// Sums over connections: merging is exact, in any order.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,8 +31,6 @@ pub(crate) struct Measure {
 
 impl Sums {
     pub(crate) fn of(row: EdgeRow) -> Self {
-        let (fin, reset_by_client, reset_by_server, refused, unanswered, idle, superseded, evicted) =
-            row.closed;
         let (sum_us, count, max_us) = row.duration;
         Self {
             connections: row.open_at_start + row.opened + row.joined,
@@ -40,16 +38,7 @@ impl Sums {
             joined: row.joined,
             open: 0,
             inferred: row.inferred,
-            closed: Closed {
-                fin,
-                reset_by_client,
-                reset_by_server,
-                refused,
-                unanswered,
-                idle,
-                superseded,
-                evicted,
-            },
+            closed: closed(row.closed),
             sent: counters(row.sent),
             received: counters(row.received),
             duration: Measure { sum_us, count, max_us, histogram: Histogram::default() },
@@ -140,7 +129,15 @@ impl Measure {
     }
 }
 
-fn counters(columns: CountersColumns) -> Counters {
+/// As columns have them.
+pub(crate) fn counters(columns: CountersColumns) -> Counters {
     let (bytes, payload_bytes, packets, retransmitted_packets, zero_window_packets) = columns;
     Counters { bytes, payload_bytes, packets, retransmitted_packets, zero_window_packets }
+}
+
+/// As columns have them.
+pub(crate) fn closed(columns: ClosedColumns) -> Closed {
+    let (fin, reset_by_client, reset_by_server, refused, unanswered, idle, superseded, evicted) =
+        columns;
+    Closed { fin, reset_by_client, reset_by_server, refused, unanswered, idle, superseded, evicted }
 }

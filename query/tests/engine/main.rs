@@ -5,6 +5,7 @@
 mod api;
 mod cluster;
 mod common;
+mod connections;
 mod investigations;
 mod laws;
 mod tiers;
