@@ -10,6 +10,7 @@
 
 mod answer;
 mod compare;
+mod comparison;
 mod cursor;
 mod edge;
 mod evidence;
@@ -17,10 +18,11 @@ mod join;
 pub(crate) mod sql;
 
 use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 
-pub use answer::{
-    Comparison, Connection, Connections, Difference, Direction, Disagreement, End, GapKind,
-    Latencies, Observation, Obstacle, Ownership, Side, Start, State, Verdict,
+pub use answer::{Connection, Connections, End, Latencies, Observation, Ownership, Start, State};
+pub use comparison::{
+    Comparison, Difference, Direction, Disagreement, GapKind, Obstacle, Side, Verdict,
 };
 pub(crate) use cursor::Cursor;
 use cursor::Key;
@@ -31,7 +33,7 @@ use sql::PageRow;
 
 use crate::params::ConnectionsRequest;
 use crate::store::{Range, Store, StoreError};
-use crate::window::{Bounds, minute_before, starts_minute};
+use crate::window::{Bounds, minute_before, ms, starts_minute};
 
 /// Computes what a request asks for.
 ///
@@ -42,16 +44,29 @@ pub(crate) async fn connections(
     request: &ConnectionsRequest,
 ) -> Result<Connections, StoreError> {
     let (bounds, retained_from_s) = store.raw_bounds(request.window).await?;
-    let (coverage, complete_until_s) = store.coverage(bounds).await?;
-    let window = bounds.answer(request.window, complete_until_s);
+    let ((coverage, complete_until_s), (joined, evidence, next)) =
+        tokio::try_join!(store.coverage(bounds), page(store, request, bounds))?;
     let end_s = if coverage.agents > 0 { complete_until_s } else { bounds.to_s };
+    Ok(Connections {
+        window: bounds.answer(request.window, complete_until_s),
+        retained_from: retained_from_s.map(ms),
+        coverage,
+        connections: joined.iter().map(|joined| evidence.connection(joined, end_s)).collect(),
+        next,
+    })
+}
 
+/// The connections of a page with all that is known of them, and the cursor of the next.
+async fn page(
+    store: &Store,
+    request: &ConnectionsRequest,
+    bounds: Bounds,
+) -> Result<(Vec<Joined>, Evidence, Option<String>), StoreError> {
     // Nothing is kept of a window that is past its retention.
-    let mut page = if bounds.from_s < bounds.to_s {
-        store.page(request, range(bounds)).await?
-    } else {
-        Vec::new()
-    };
+    if bounds.from_s >= bounds.to_s {
+        return Ok((Vec::new(), Evidence::default(), None));
+    }
+    let mut page = store.page(request, range(bounds)).await?;
     let more = page.len() > request.limit;
     page.truncate(request.limit);
     let next = page.last().filter(|_| more).map(|last| {
@@ -60,9 +75,7 @@ pub(crate) async fn connections(
     });
     let joined = observed(store, request, bounds, &page).await?;
     let evidence = evidence(store, bounds, &joined).await?;
-    let connections = joined.iter().map(|joined| evidence.connection(joined, end_s)).collect();
-    let retained_from = retained_from_s.map(crate::window::ms);
-    Ok(Connections { window, retained_from, coverage, connections, next })
+    Ok((joined, evidence, next))
 }
 
 /// The rows of a window. A connection that was open at its start may have none in it, if it has no
@@ -111,8 +124,7 @@ async fn evidence(
     let nodes: Vec<&str> = nodes.into_iter().collect();
     let addresses: BTreeSet<_> = joined.iter().flat_map(Joined::addresses).collect();
     // For a port of every node (NodePort).
-    let addresses: Vec<_> =
-        addresses.into_iter().chain([std::net::Ipv6Addr::UNSPECIFIED]).collect();
+    let addresses: Vec<_> = addresses.into_iter().chain([Ipv6Addr::UNSPECIFIED]).collect();
     let ports: BTreeSet<u16> = joined.iter().flat_map(Joined::server_ports).collect();
     let ports: Vec<u16> = ports.into_iter().collect();
     let lives = joined.iter().map(Joined::life_us);

@@ -4,7 +4,7 @@
 //! and many one, headers included. Payload does not change by that. So payload that is missing was lost; packets
 //! that are missing were lost for certain only in a direction without payload, which nothing merges.
 
-use super::answer::{
+use super::comparison::{
     Comparison, Difference, Direction, Disagreement, GapKind, Obstacle, Side, Verdict,
 };
 use super::evidence::Gap;

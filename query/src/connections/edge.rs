@@ -192,7 +192,11 @@ fn address(text: &str) -> Option<Ipv6Addr> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::graph::Face;
+    use crate::sql::End;
 
     fn sql(group_by: GroupBy, source: Option<&str>, target: Option<&str>) -> String {
         EdgeFilter::new(group_by, source, target).unwrap().sql()
@@ -243,5 +247,86 @@ mod tests {
         }
         let other = EdgeFilter::new(GroupBy::Workload, Some("other"), None);
         assert_eq!(other, Err((true, FOLDED)));
+    }
+
+    fn is(value: &'static [&'static str]) -> impl Strategy<Value = String> {
+        prop::sample::select(value).prop_map(str::to_owned)
+    }
+
+    /// An end as any row may have it.
+    fn end() -> impl Strategy<Value = End> {
+        let names = ["", "n", "a/n", "x>y%3E", "10.0.0.7"].as_slice();
+        let addresses = prop::sample::select(["::ffff:10.0.0.7", "2001:db8::7"].as_slice());
+        (
+            (1..=5_i8, is(&["", "a", "b"]), is(&["", "K"]), is(&["", "w", "n"])),
+            (
+                prop::sample::select(names),
+                is(&["", "n"]),
+                is(&["", "a"]),
+                is(&["", "n", "s"]),
+                addresses,
+            ),
+        )
+            .prop_map(
+                |(
+                    (kind, namespace, workload_kind, workload),
+                    (name, node, of, service, address),
+                )| {
+                    let address = address.parse().unwrap();
+                    (
+                        kind,
+                        namespace,
+                        workload_kind,
+                        workload,
+                        name.to_owned(),
+                        node,
+                        of,
+                        service,
+                        address,
+                    )
+                },
+            )
+    }
+
+    fn holds(equals: &Equals, end: &End) -> bool {
+        match equals {
+            Equals::Kind(kind) => kind.number() == end.0,
+            Equals::RealAddress(address) => *address == end.8,
+            Equals::Service("namespace", value) => *value == end.6,
+            Equals::Service(_, value) => *value == end.7,
+            Equals::Text(column, value) => {
+                let columns = [
+                    ("namespace", &end.1),
+                    ("workload_kind", &end.2),
+                    ("workload", &end.3),
+                    ("name", &end.4),
+                    ("node", &end.5),
+                ];
+                columns.iter().any(|(name, has)| name == column && *has == value)
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_rows_of_an_id_are_those_folded_into_its_node(
+            one in end(), other in end(), is_target: bool,
+            group_by in prop::sample::select([
+                GroupBy::Namespace, GroupBy::Workload, GroupBy::Pod, GroupBy::Service, GroupBy::Node, GroupBy::Ip,
+            ].as_slice()),
+        ) {
+            let id = |end: &End| {
+                let mut end = end.clone();
+                // A client was reached through none.
+                if !is_target {
+                    (end.6, end.7) = Default::default();
+                }
+                Face::of(group_by, &end).id()
+            };
+            let rows = alternatives(group_by, &id(&one), is_target).unwrap();
+            let kept = |end: &End| rows.iter().any(|all| all.iter().all(|equals| holds(equals, end)));
+            prop_assert!(kept(&one));
+            prop_assert_eq!(kept(&other), id(&other) == id(&one), "{}", id(&one));
+        }
     }
 }

@@ -6,10 +6,9 @@ use std::net::Ipv6Addr;
 use flowtrail_schema::row::EntityKind;
 use flowtrail_schema::{Detail, IdKind, InterfaceKind, Reporter};
 
-use super::answer::{
-    Connection, Disagreement, End, GapKind, Latencies, Observation, Ownership, Side, Start, State,
-};
+use super::answer::{Connection, End, Latencies, Observation, Ownership, Start, State};
 use super::compare::{close_reason, compare};
+use super::comparison::{Disagreement, GapKind, Side};
 use super::join::{Joined, Seen, Sums, end_of};
 use super::sql::{EndColumns, GapRow, MAX_GAPS, OwnershipRow};
 use crate::window::{Bounds, minute_before};

@@ -8,7 +8,7 @@ use std::net::Ipv6Addr;
 
 use flowtrail_schema::{IdKind, InterfaceKind, Reporter};
 
-use super::answer::Side;
+use super::comparison::Side;
 use super::cursor::Key;
 use super::sql::{EndColumns, ObservationRow, is_cut};
 use crate::answer::{Closed, Counters};

@@ -167,7 +167,7 @@ pub(crate) fn page(order: Order, filter: &str, edge: &str, after_cursor: bool) -
             {STARTED} AS started_us,
             {TELLS_START} AS tells_start
             FROM flows
-            WHERE primary AND {RANGE} AND {filter} AND {edge}
+            WHERE primary AND {RANGE} AND ({filter}) AND ({edge})
         )
         GROUP BY {key}
         HAVING (countIf(within) > 0 OR sumIf(closes, NOT within) = 0) {after}
@@ -233,7 +233,7 @@ pub(crate) fn observations(filter: &str, edge: &str) -> String {
         FROM (
             SELECT *, {DERIVED},
             {point} AS point,
-            (primary AND {filter} AND {edge}) AS counted
+            (primary AND ({filter}) AND ({edge})) AS counted
             FROM flows
             WHERE {RANGE} AND (id_kind != 'tuple_hash' AND bitShiftRight(connection_id, 32) IN {{isns:Array(UInt64)}}
                 OR id_kind = 'tuple_hash' AND connection_id IN {{hashes:Array(UInt64)}})

@@ -6,6 +6,7 @@ mod api;
 mod cluster;
 mod common;
 mod connections;
+mod evidence;
 mod investigations;
 mod laws;
 mod tiers;

@@ -4,7 +4,7 @@ use flowtrail_schema::Reporter;
 use proptest::prelude::*;
 
 use super::*;
-use crate::connections::answer::{Comparison, Obstacle, Verdict};
+use crate::connections::comparison::{Comparison, Obstacle, Verdict};
 use crate::connections::join::tests::{joined, observed};
 use crate::connections::sql::ObservationRow;
 use crate::sql::CountersColumns;
