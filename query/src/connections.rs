@@ -28,7 +28,7 @@ pub(crate) use cursor::Cursor;
 use cursor::Key;
 pub(crate) use edge::EdgeFilter;
 use evidence::Evidence;
-use join::{Joined, OVERLAP_S};
+use join::{Joined, OVERLAP_S, Seen};
 use sql::PageRow;
 
 use crate::params::ConnectionsRequest;
@@ -111,6 +111,16 @@ async fn observed(
     Ok(join::join(&keys, rows))
 }
 
+/// When it matters whether agents saw all: while connections lived, which is to the end for those that have none.
+fn watched(bounds: Bounds, joined: &[Joined]) -> Range {
+    let all = range(bounds);
+    let seen = || joined.iter().flat_map(|joined| &joined.observations);
+    let since_s = seen().map(|seen| seen.row.intervals_s.0).min().unwrap_or(all.since_s);
+    let last_s = seen().map(|seen| seen.row.intervals_s.2).max();
+    let until_s = last_s.filter(|_| seen().all(Seen::has_ended)).unwrap_or(all.until_s);
+    Range { since_s, until_s: until_s.min(all.until_s), ..all }
+}
+
 /// What agents and Kubernetes did meanwhile.
 async fn evidence(
     store: &Store,
@@ -129,9 +139,8 @@ async fn evidence(
     let ports: Vec<u16> = ports.into_iter().collect();
     let lives = joined.iter().map(Joined::life_us);
     let life = lives.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default();
-    let (gaps, ownerships) = tokio::try_join!(
-        store.gaps(&nodes, range(bounds)),
-        store.ownerships(&addresses, &ports, life),
-    )?;
-    Ok(Evidence::new(bounds, gaps, ownerships))
+    let watched = watched(bounds, joined);
+    let (gaps, ownerships) =
+        tokio::try_join!(store.gaps(&nodes, watched), store.ownerships(&addresses, &ports, life),)?;
+    Ok(Evidence::new(bounds, (watched.since_s, watched.until_s), gaps, ownerships))
 }

@@ -85,8 +85,7 @@ impl Sides<'_> {
         if !self.both(|seen| seen.certain) {
             found.push(Obstacle::Uncertain);
         }
-        let ended = |seen: &Seen| seen.row.closed_last.0 > 0;
-        let last_s = if self.both(ended) {
+        let last_s = if self.both(Seen::has_ended) {
             self.each().map(|(_, seen)| seen.row.intervals_s.2).into_iter().max()
         } else {
             None
@@ -104,7 +103,7 @@ impl Sides<'_> {
             if seen.sums.closed.evicted > 0 {
                 found.push(Obstacle::Evicted { side });
             }
-            let silent = !ended(seen)
+            let silent = !seen.has_ended()
                 && seen.row.open_s > 0
                 && seen.row.intervals_s.1 < minute_before(bounds.to_s);
             if silent {

@@ -25,14 +25,21 @@ pub(super) struct Gap {
 #[derive(Debug, Default)]
 pub(super) struct Evidence {
     bounds: Option<Bounds>,
+    /// What the agents' gaps were asked for of, seconds since the epoch.
+    watched_s: (u32, u32),
     /// By node and agent; one without any reported all the time.
     gaps: BTreeMap<(String, String), Vec<Gap>>,
     ownerships: BTreeMap<Ipv6Addr, Vec<OwnershipRow>>,
 }
 
 impl Evidence {
-    pub(super) fn new(bounds: Bounds, gaps: Vec<GapRow>, ownerships: Vec<OwnershipRow>) -> Self {
-        let mut evidence = Self { bounds: Some(bounds), ..Self::default() };
+    pub(super) fn new(
+        bounds: Bounds,
+        watched_s: (u32, u32),
+        gaps: Vec<GapRow>,
+        ownerships: Vec<OwnershipRow>,
+    ) -> Self {
+        let mut evidence = Self { bounds: Some(bounds), watched_s, ..Self::default() };
         for row in gaps {
             let of_agent = evidence.gaps.entry((row.node, row.agent)).or_default();
             of_agent.push(Gap { kind: row.reason.into(), from_s: row.from_s, to_s: row.to_s });
@@ -56,8 +63,8 @@ impl Evidence {
     pub(super) fn connection(&self, joined: &Joined, end_s: u32) -> Connection {
         let (comparison, mut disagreements) = match self.bounds {
             Some(bounds) => {
-                let never =
-                    [Gap { kind: GapKind::NoReport, from_s: bounds.from_s, to_s: bounds.to_s }];
+                let (from_s, to_s) = self.watched_s;
+                let never = [Gap { kind: GapKind::NoReport, from_s, to_s }];
                 compare(joined, bounds, |seen| match self.gaps_of(seen) {
                     Some(gaps) => gaps.to_vec(),
                     None => never.to_vec(),

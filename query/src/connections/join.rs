@@ -200,6 +200,11 @@ impl Seen {
         }
     }
 
+    /// Its end was seen here.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.row.closed_last.0 > 0
+    }
+
     pub(crate) fn is_at_pod(&self) -> bool {
         self.row.point.3 == InterfaceKind::Pod.number()
     }

@@ -280,7 +280,7 @@ pub(crate) fn gaps() -> String {
             SELECT node, agent, 4, toUInt32(interval_start), toUInt32(interval_start) + interval_s
             FROM flows WHERE {range} AND detail != 'flow' GROUP BY node, agent, interval_start, interval_s
         ) AS gaps
-        ORDER BY node, agent, from_s, to_s
+        ORDER BY node, agent, from_s, to_s, reason
         LIMIT {MAX_GAPS} BY node, agent"
     )
 }

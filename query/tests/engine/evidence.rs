@@ -86,23 +86,23 @@ fn what_an_agent_did_not_see_is_not_compared() {
         to_s,
     };
     let connection = served.only(&[]);
-    assert_eq!(connection.comparison.not_comparable, [no_report(T0, T0 + 60)]);
+    assert_eq!(connection.comparison.not_comparable, [no_report(T0 + 10, T0 + 20)]);
     assert_eq!((connection.comparison.sent, connection.disagreements.len()), (None, 0));
 
-    // It begins to report in the midst of the connection; or it drops packets.
+    // It reports on what comes after the connection only; then it drops packets.
     served.insert("coverage", &[report("n2", T0 + 20)]);
     let connection = served.only(&[]);
-    assert_eq!(connection.comparison.not_comparable, [no_report(T0, T0 + 20)]);
+    assert_eq!(connection.comparison.not_comparable, [no_report(T0 + 10, T0 + 20)]);
     served.insert("coverage", &[report("n2", T0), report("n2", T0 + 10)]);
     let dropped = |gap| Obstacle::Gap {
         side: Side::Server,
         agent: "n2".to_owned(),
         gap,
-        from_s: T0,
-        to_s: T0 + 30,
+        from_s: T0 + 10,
+        to_s: T0 + 20,
     };
     let connection = served.only(&[]);
-    assert_eq!(connection.comparison.not_comparable, [dropped(GapKind::RecordsDropped)]);
+    assert_eq!(connection.comparison.not_comparable, [dropped(GapKind::PacketsDropped)]);
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn all_reported() -> Vec<GapRow> {
 }
 
 fn connection(rows: Vec<ObservationRow>, gaps: Vec<GapRow>) -> Connection {
-    Evidence::new(BOUNDS, gaps, Vec::new()).connection(&joined(rows), BOUNDS.to_s)
+    Evidence::new(BOUNDS, (60, 180), gaps, Vec::new()).connection(&joined(rows), BOUNDS.to_s)
 }
 
 fn comparison(rows: Vec<ObservationRow>) -> Comparison {
