@@ -102,6 +102,11 @@ impl Expression {
     /// Longest that is read, in bytes: more than a person types, and short enough for a URL.
     pub const MAX_LENGTH: usize = 4_096;
 
+    /// Whether it looks at an edge's sums.
+    pub(crate) fn reads_sums(&self) -> bool {
+        self.sums.is_some()
+    }
+
     /// Whether it looks at pods, cluster nodes or addresses, which only some tables tell.
     pub(crate) fn reads_pods(&self) -> bool {
         self.rows.as_ref().is_some_and(|tree| {

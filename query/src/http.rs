@@ -16,9 +16,10 @@ use tokio::time::timeout;
 use tracing::error;
 
 use crate::answer::Graph;
+use crate::connections::{self, Connections};
 use crate::metrics::QueryMetrics;
 use crate::nodegraph;
-use crate::params::{GraphRequest, NodeGraphRequest, ValuesRequest};
+use crate::params::{ConnectionsRequest, GraphRequest, NodeGraphRequest, ValuesRequest};
 use crate::pipeline;
 use crate::problem::Problem;
 use crate::store::{Store, StoreError};
@@ -43,6 +44,7 @@ pub(crate) fn router(app: App) -> Router {
     Router::new()
         .route("/api/v1/graph", get(graph))
         .route("/api/v1/values/{of}", get(choices))
+        .route("/api/v1/connections", get(connections))
         .route("/nodegraph/api/health", get(|| async { "ok\n" }))
         .route("/nodegraph/api/graph/fields", get(nodegraph_fields))
         .route("/nodegraph/api/graph/data", get(nodegraph_data))
@@ -97,6 +99,11 @@ async fn choices(
 ) -> Result<Json<Values>, Problem> {
     let request = ValuesRequest::parse(&of, given(pairs)?, now_ms())?;
     Ok(Json(app.within_limits(values::values(&app.store, &request)).await?))
+}
+
+async fn connections(State(app): State<App>, pairs: Pairs) -> Result<Json<Connections>, Problem> {
+    let request = ConnectionsRequest::parse(given(pairs)?, now_ms())?;
+    Ok(Json(app.within_limits(connections::connections(&app.store, &request)).await?))
 }
 
 async fn nodegraph_fields(pairs: Pairs) -> Result<Json<nodegraph::Fields>, Problem> {
@@ -160,7 +167,7 @@ fn store_problem(failure: &StoreError) -> Problem {
         StoreError::TooSlow(_) => too_slow(),
         StoreError::TooLarge(_) => Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
-            "too many edges to compute at once; narrow the window, filter, or use a coarser group_by",
+            "too much to compute at once; narrow the window, filter, or (for a graph) use a coarser group_by",
         ),
         StoreError::Pattern(_) => Problem::new(
             StatusCode::BAD_REQUEST,

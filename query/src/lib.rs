@@ -8,6 +8,7 @@
 //! [`Query`] is the service. [`Graph`] and its parts are what it answers, also for reading it.
 
 mod answer;
+mod connections;
 mod expression;
 mod filter;
 mod graph;
@@ -27,6 +28,10 @@ mod window;
 
 pub use answer::{
     Closed, Counters, Coverage, Duration, Edge, Graph, Latency, Node, Traffic, Window,
+};
+pub use connections::{
+    Comparison, Connection, Connections, Difference, Direction, Disagreement, End, GapKind,
+    Latencies, Observation, Obstacle, Ownership, Side, Start, State, Verdict,
 };
 pub use expression::{Expression, ExpressionError};
 pub use problem::Problem;

@@ -1,10 +1,14 @@
 //! Requests: the parameters of a URL, checked and typed. Anything unknown or out of range is a
 //! problem that names the parameter and says what it takes.
 
+mod connections;
+
 use std::str::FromStr;
 
 use flowtrail_schema::row::EntityKind;
 use regex::RegexBuilder;
+
+pub(crate) use connections::ConnectionsRequest;
 
 use crate::expression::{Expression, ExpressionError};
 use crate::filter::Filter;
@@ -87,6 +91,26 @@ words! {
 }
 
 words! {
+    /// What connections are ordered by; of equals, the order is the same every time.
+    Order {
+        /// The latest start first.
+        #[default]
+        Newest = "newest",
+        /// The longest from its start to its last packet first.
+        Longest = "longest",
+        /// Most bytes in the window first, both directions.
+        Bytes = "bytes",
+        /// Most retransmitted packets in the window first, both directions.
+        Retransmits = "retransmits",
+    }
+}
+
+impl Order {
+    /// All of them, as cursors number them.
+    pub(crate) const ALL: &[Self] = &[Self::Newest, Self::Longest, Self::Bytes, Self::Retransmits];
+}
+
+words! {
     /// k8spacket's `stats-type`: what the node graph shows.
     StatsType {
         #[default]
@@ -126,15 +150,7 @@ impl GraphRequest {
         Ok(Self {
             window: given.window(now_ms)?,
             group_by: given.word("group_by", GroupBy::WORDS)?,
-            filter: Filter {
-                namespaces: given.list("namespace")?,
-                namespace_pattern: None,
-                include: given.pattern("include")?,
-                exclude: given.pattern("exclude")?,
-                ports: given.numbers("port", "a TCP port, 1 to 65535", 1..=65_535)?,
-                kinds: given.kinds()?,
-                q: given.expression()?,
-            },
+            filter: given.filter()?,
             stat: given.word("stat", Stat::WORDS)?,
             limit: given
                 .numbers("limit", "a number of edges, 1 to 10000", 1..=MAX_LIMIT)?
@@ -226,6 +242,29 @@ impl Given {
             return Err(Problem::parameter("from", "is not before to; swap them or widen them"));
         }
         Ok(Requested { from_ms, to_ms })
+    }
+
+    /// What all that filter take.
+    fn filter(&self) -> Result<Filter, Problem> {
+        Ok(Filter {
+            namespaces: self.list("namespace")?,
+            namespace_pattern: None,
+            include: self.pattern("include")?,
+            exclude: self.pattern("exclude")?,
+            ports: self.numbers("port", "a TCP port, 1 to 65535", 1..=65_535)?,
+            kinds: self.kinds()?,
+            q: self.expression()?,
+        })
+    }
+
+    /// The filter of a question that has no edges: a condition on their sums is one on nothing.
+    fn row_filter(&self) -> Result<Filter, Problem> {
+        let filter = self.filter()?;
+        if filter.q.reads_sums() {
+            let detail = "has a condition on an edge's sums; here only names, kinds, ports and addresses choose";
+            return Err(Problem::parameter("q", detail));
+        }
+        Ok(filter)
     }
 
     fn word<T: FromStr + Default>(&self, name: &str, words: &[&str]) -> Result<T, Problem> {

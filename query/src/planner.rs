@@ -95,7 +95,7 @@ impl Held {
     }
 
     /// Since when a tier is whole.
-    fn of(&self, tier: Tier) -> u32 {
+    pub(crate) fn of(&self, tier: Tier) -> u32 {
         self.since_s[tier as usize]
     }
 

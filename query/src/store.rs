@@ -1,5 +1,7 @@
 //! The store: asks ClickHouse, within limits, and says in our words what went wrong.
 
+mod evidence;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,7 @@ use crate::planner::{Held, Plan, Tier, plan};
 use crate::sql::{self, CoverageRow, Detail, EdgeRow, OpenRow};
 use crate::values;
 use crate::window::{Bounds, Requested, resolution_s};
+pub(crate) use evidence::Range;
 
 /// Memory that one statement may take in ClickHouse: 1 GiB aggregates some million groups.
 const MAX_MEMORY_BYTES: u64 = 1 << 30;
@@ -70,7 +73,7 @@ impl From<clickhouse::error::Error> for StoreError {
             Error::BadResponse(text) => match exception_code(text) {
                 Some(159 | 160) => Self::TooSlow(error),
                 Some(202) => Self::Busy(error),
-                Some(241 | 396) => Self::TooLarge(error),
+                Some(158 | 241 | 396) => Self::TooLarge(error),
                 Some(427) => Self::Pattern(error),
                 Some(_) => Self::Refused(error),
                 // A proxy's answer, or a server that is starting or stopping.

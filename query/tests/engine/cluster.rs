@@ -25,9 +25,14 @@ fn graphs(served: &Served) -> [Graph; 2] {
 
 #[test]
 fn distributed_tables_answer_as_plain_ones_do() {
-    let [plain, distributed] = [served("plain"), served_on_cluster("one", "distributed")]
-        .map(|served| graphs(&filled(served)));
+    let [(plain, plain_connections), (distributed, distributed_connections)] =
+        [served("plain"), served_on_cluster("one", "distributed")].map(|served| {
+            let served = filled(served);
+            (graphs(&served), served.connections(T0 + 20, T0 + 60, &[]))
+        });
     assert_eq!(format!("{plain:#?}"), format!("{distributed:#?}"));
+    assert_eq!(plain_connections, distributed_connections);
+    assert_eq!(plain_connections.connections.len(), 2);
     assert_eq!(plain[1].edges.iter().map(|edge| edge.traffic.connections).sum::<u64>(), 2);
 }
 

@@ -187,3 +187,148 @@ fn windows_add_up_and_connections_count_in_each_they_span() {
         });
     result.unwrap_or_else(|error| panic!("{error}"));
 }
+
+/// Sums of an edge that its connections' sums are: bytes and packets of both directions, payload,
+/// retransmits, and the life counts.
+type Counts = [u64; 14];
+
+fn counts_of_edge(traffic: &Traffic) -> Counts {
+    let (sent, received, closed) = (&traffic.sent, &traffic.received, &traffic.closed);
+    [
+        sent.bytes,
+        sent.packets,
+        sent.payload_bytes,
+        received.bytes,
+        received.packets,
+        received.payload_bytes,
+        traffic.retransmits,
+        traffic.opened,
+        traffic.joined,
+        closed.fin,
+        closed.reset_by_client,
+        closed.refused,
+        closed.unanswered,
+        closed.idle,
+    ]
+}
+
+fn counts_of_connection(connection: &flowtrail_query::Connection) -> Counts {
+    let (sent, received, closed) = (&connection.sent, &connection.received, &connection.closed);
+    [
+        sent.bytes,
+        sent.packets,
+        sent.payload_bytes,
+        received.bytes,
+        received.packets,
+        received.payload_bytes,
+        sent.retransmitted_packets + received.retransmitted_packets,
+        connection.opened,
+        connection.joined,
+        closed.fin,
+        closed.reset_by_client,
+        closed.refused,
+        closed.unanswered,
+        closed.idle,
+    ]
+}
+
+/// The same rows as the server's side sees them, as evidence; and other reasons to end.
+fn with_evidence(rows: Vec<FlowRow>, number: u64) -> Vec<FlowRow> {
+    let ends = |row: &FlowRow| row.closed_fin;
+    let other_end = |row: FlowRow| FlowRow {
+        closed_fin: if number.is_multiple_of(4) { ends(&row) } else { 0 },
+        closed_reset_by_client: if number % 4 == 1 { ends(&row) } else { 0 },
+        closed_unanswered: if number % 4 == 2 { ends(&row) } else { 0 },
+        closed_idle: if number % 4 == 3 { ends(&row) } else { 0 },
+        ..row
+    };
+    let server_side = |row: FlowRow| FlowRow {
+        primary: false,
+        node: "n2".to_owned(),
+        agent: "n2".to_owned(),
+        interface: "veth2".to_owned(),
+        reporter: flowtrail_schema::Reporter::Server.number(),
+        server_ip: row.server_real_ip,
+        server_port: row.server_real_port,
+        sent_bytes: row.sent_bytes + 1,
+        ..row
+    };
+    rows.into_iter().map(other_end).flat_map(|row| [server_side(row.clone()), row]).collect()
+}
+
+const GROUPINGS: &[&str] = &["namespace", "workload", "pod", "service", "node", "ip"];
+
+/// Every edge of the graph has the connections that it counts.
+fn check_connections(
+    served: &Served,
+    start: u32,
+    traffic: &[Connection],
+    (from, to): (u32, u32),
+    filter: &[(&str, &str)],
+    group_by: &str,
+) {
+    let numbered = (1..).zip(traffic);
+    let rows: Vec<_> = numbered
+        .flat_map(|(number, connection)| with_evidence(connection.rows(start, number), number))
+        .collect();
+    served.insert("flows", &rows);
+    let (from, to) = (start + 10 * from, start + 10 * to);
+    let pairs = [filter, &[("group_by", group_by)]].concat();
+    let graph = served.graph(from, to, &pairs);
+    let mut sum = [0; 14];
+    for edge in &graph.edges {
+        let pairs = [pairs.as_slice(), &[("edge", edge.id.as_str()), ("limit", "500")]].concat();
+        let connections = served.connections(from, to, &pairs).connections;
+        let mut counts = [0; 14];
+        for connection in &connections {
+            let more = counts_of_connection(connection);
+            counts.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+            let [primary, server_side @ ..] = connection.observations.as_slice() else {
+                panic!("{connection:#?}")
+            };
+            assert!(primary.primary && server_side.iter().all(|seen| !seen.primary));
+        }
+        assert_eq!(counts, counts_of_edge(&edge.traffic), "{}", edge.id);
+        // Those whose SYN is before the window and its answer in it count in neither, and are listed.
+        assert!(connections.len() as u64 >= edge.traffic.connections, "{}", edge.id);
+        let open = connections.iter().filter(|connection| {
+            matches!(
+                connection.state,
+                flowtrail_query::State::Open | flowtrail_query::State::HalfOpen
+            )
+        });
+        assert_eq!(open.count() as u64, edge.traffic.open, "{}", edge.id);
+        sum.iter_mut().zip(counts).for_each(|(sum, more)| *sum += more);
+    }
+    // And there are no others.
+    let mut all = [0; 14];
+    for connection in
+        served.connections(from, to, &[filter, &[("limit", "500")]].concat()).connections
+    {
+        let more = counts_of_connection(&connection);
+        all.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+    }
+    assert_eq!(all, sum);
+}
+
+#[test]
+fn the_connections_of_an_edge_add_up_to_it() {
+    let served = served("laws_of_connections");
+    let filters = prop::sample::select(FILTERS);
+    let cuts = prop::sample::subsequence((0..=INTERVALS).collect::<Vec<_>>(), 2);
+    let traffic = prop::collection::vec(connection(), 0..25);
+    let groupings = prop::sample::select(GROUPINGS);
+    let case = Cell::new(0);
+    let config = Config { failure_persistence: None, ..Config::with_cases(24) };
+    let result = TestRunner::new(config).run(
+        &(traffic, cuts, filters, groupings),
+        |(traffic, cuts, (filter, _), group_by)| {
+            // A case has an hour of its own, so that all share the tables.
+            case.set(case.get() + 3_600);
+            let window = (cuts[0], cuts[1]);
+            check_connections(&served, T0 + case.get(), &traffic, window, filter, group_by);
+            Ok(())
+        },
+    );
+    result.unwrap_or_else(|error| panic!("{error}"));
+}

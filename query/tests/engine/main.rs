@@ -5,6 +5,8 @@
 mod api;
 mod cluster;
 mod common;
+mod connections;
+mod evidence;
 mod expressions;
 mod filters;
 mod fuzz_corpus;

@@ -1,0 +1,154 @@
+//! The parameters of `/api/v1/connections`.
+
+use super::{Given, GroupBy, Order, refused};
+use crate::connections::{Cursor, EdgeFilter};
+use crate::filter::Filter;
+use crate::problem::Problem;
+use crate::window::Requested;
+
+/// Connections on a page without `limit`: what a person reads.
+const DEFAULT_PAGE: usize = 50;
+/// Largest page: with all evidence an answer of about 5 MB.
+const MAX_PAGE: usize = 500;
+
+/// Which connections to list.
+#[derive(Clone, Debug)]
+pub(crate) struct ConnectionsRequest {
+    /// The cursor's window, if there is one: `now` moves, pages do not.
+    pub(crate) window: Requested,
+    pub(crate) filter: Filter,
+    pub(crate) edge: EdgeFilter,
+    pub(crate) order: Order,
+    pub(crate) limit: usize,
+    /// After which one the page begins.
+    pub(crate) after: Option<Cursor>,
+}
+
+impl ConnectionsRequest {
+    /// From the parameters of a URL. `now_ms` is the instant that `now` means.
+    pub(crate) fn parse(pairs: Vec<(String, String)>, now_ms: i64) -> Result<Self, Problem> {
+        const TAKEN: &[&str] = &[
+            "from",
+            "to",
+            "group_by",
+            "namespace",
+            "include",
+            "exclude",
+            "port",
+            "kind",
+            "q",
+            "edge",
+            "source",
+            "target",
+            "order",
+            "limit",
+            "cursor",
+        ];
+        let given = Given::new(pairs, TAKEN)?;
+        let after = match given.one("cursor")? {
+            None => None,
+            Some(text) => Some(text.parse::<Cursor>().map_err(|()| {
+                let takes = "takes the `next` of an answer";
+                Problem::parameter("cursor", refused(text, takes))
+            })?),
+        };
+        // Checked in any case.
+        let window = given.window(now_ms)?;
+        let order = given.word("order", Order::WORDS)?;
+        if let (Some(cursor), Some(_)) = (&after, given.one("order")?)
+            && cursor.order != order
+        {
+            return Err(Problem::parameter("order", "is not the one that the cursor is of"));
+        }
+        Ok(Self {
+            window: after.as_ref().map_or(window, |cursor| cursor.window),
+            filter: given.row_filter()?,
+            edge: given.edge()?,
+            order: after.as_ref().map_or(order, |cursor| cursor.order),
+            limit: given
+                .numbers("limit", "a number of connections, 1 to 500", 1..=MAX_PAGE)?
+                .first()
+                .copied()
+                .unwrap_or(DEFAULT_PAGE),
+            after,
+        })
+    }
+}
+
+impl Given {
+    /// The ends asked for, as node ids of the graph of the same `group_by`.
+    fn edge(&self) -> Result<EdgeFilter, Problem> {
+        let group_by: GroupBy = self.word("group_by", GroupBy::WORDS)?;
+        let (edge, source, target) = (self.one("edge")?, self.one("source")?, self.one("target")?);
+        let (source, target) = match (edge, source, target) {
+            (None, source, target) => (("source", source), ("target", target)),
+            (Some(edge), None, None) => {
+                let (source, target) = edge.split_once('>').ok_or_else(|| {
+                    let takes = "takes an edge's id of /api/v1/graph: source>target";
+                    Problem::parameter("edge", refused(edge, takes))
+                })?;
+                (("edge", Some(source)), ("edge", Some(target)))
+            }
+            (Some(_), ..) => {
+                let detail = "is both ends: leave out source and target";
+                return Err(Problem::parameter("edge", detail));
+            }
+        };
+        EdgeFilter::new(group_by, source.1, target.1).map_err(|(is_source, takes)| {
+            let (name, id) = if is_source { source } else { target };
+            Problem::parameter(name, refused(id.unwrap_or_default(), takes))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_MS: i64 = 1_700_000_000_000;
+
+    fn parse(query: &[(&str, &str)]) -> Result<ConnectionsRequest, Problem> {
+        let pairs = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        ConnectionsRequest::parse(pairs.collect(), NOW_MS)
+    }
+
+    #[test]
+    fn nothing_given_is_the_newest_of_the_last_hour() {
+        let request = parse(&[("edge", ""), ("cursor", "")]).unwrap();
+        assert_eq!(request.window, Requested { from_ms: NOW_MS - 3_600_000, to_ms: NOW_MS });
+        assert_eq!((request.order, request.limit), (Order::Newest, DEFAULT_PAGE));
+        assert_eq!(request.edge, EdgeFilter::default());
+    }
+
+    #[test]
+    fn a_bad_value_names_the_parameter_and_what_it_takes() {
+        let cases = [
+            ("limit", "501", "1 to 500"),
+            ("order", "biggest", "newest, longest, bytes, retransmits"),
+            ("cursor", "1.2.3", "`next` of an answer"),
+            ("edge", "workload:shop/Deployment/web", "source>target"),
+            ("edge", "workload:shop/Deployment/web>other", "raise its limit"),
+            ("source", "web", "node id"),
+            ("target", "ip:10.0.0.1", "group_by"),
+            ("stat", "bytes", "unknown parameter"),
+        ];
+        for (name, value, says) in cases {
+            let problem = parse(&[(name, value)]).unwrap_err();
+            assert_eq!((problem.status, problem.parameter.as_deref()), (400, Some(name)));
+            assert!(problem.detail.contains(says), "{}", problem.detail);
+        }
+        let both = parse(&[("edge", "ip:::1>ip:::2"), ("source", "ip:::1")]).unwrap_err();
+        assert!(both.detail.contains("leave out"), "{}", both.detail);
+    }
+
+    #[test]
+    fn a_cursor_brings_its_window_and_order() {
+        let window = Requested { from_ms: 1_000, to_ms: 2_000 };
+        let cursor = Cursor { window, order: Order::Bytes, ..Cursor::default() };
+        let request = parse(&[("cursor", &cursor.to_string()), ("from", "now-5m")]).unwrap();
+        assert_eq!((request.window, request.order), (window, Order::Bytes));
+        assert_eq!(request.after, Some(cursor.clone()));
+        let other = parse(&[("cursor", &cursor.to_string()), ("order", "longest")]).unwrap_err();
+        assert_eq!(other.parameter.as_deref(), Some("order"));
+    }
+}

@@ -1,0 +1,128 @@
+//! What the store is asked about connections.
+
+use std::net::Ipv6Addr;
+
+use clickhouse::query::Query;
+
+use super::{Store, StoreError};
+use crate::connections::sql::{self, GapRow, ObservationRow, OwnershipRow, PageRow};
+use crate::params::ConnectionsRequest;
+use crate::planner::{Held, Tier, plan};
+use crate::window::{Bounds, Requested};
+
+/// Rows that one statement may read: a day of a hundred thousand connections a minute. Edges of longer windows
+/// come from rollups; connections are in raw rows alone.
+const MAX_ROWS_READ: u64 = 500_000_000;
+/// Addresses bound to one statement: parameters travel in its URL, which is 64 KiB at most.
+const ADDRESSES_AT_ONCE: usize = 500;
+
+/// Nodes bound to one statement, for the same reason: a name has up to 253 bytes.
+const NODES_AT_ONCE: usize = 100;
+
+/// Rows of times, seconds since the epoch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Range {
+    /// Where the window begins.
+    pub(crate) from_s: u32,
+    /// First row read: not after `from_s`.
+    pub(crate) since_s: u32,
+    /// First row after.
+    pub(crate) until_s: u32,
+}
+
+impl Store {
+    /// The window in raw rows, and where these begin if that is not where the window asked for does. Of a
+    /// window that is past their retention nothing is left: it is empty, and so at its end.
+    pub(crate) async fn raw_bounds(
+        &self,
+        requested: Requested,
+    ) -> Result<(Bounds, Option<u32>), StoreError> {
+        let (interval_s, held) = tokio::try_join!(self.interval_s(requested), self.held())?;
+        let bounds = plan(requested, interval_s, &Held::default()).bounds;
+        let whole_from_s = held.of(Tier::Raw);
+        if whole_from_s <= bounds.from_s {
+            return Ok((bounds, None));
+        }
+        let from_s = whole_from_s.min(bounds.to_s);
+        Ok((Bounds { from_s, ..bounds }, Some(from_s)))
+    }
+
+    /// The connections of a page, and one more if there are more.
+    pub(crate) async fn page(
+        &self,
+        request: &ConnectionsRequest,
+        range: Range,
+    ) -> Result<Vec<PageRow>, StoreError> {
+        let ConnectionsRequest { filter, edge, order, limit, after, .. } = request;
+        let statement = sql::page(*order, &filter.sql(), &edge.sql(), after.is_some());
+        let mut query = self.of(&statement, range).param("limit", limit + 1);
+        if let Some(cursor) = after {
+            let key = cursor.key;
+            query = query
+                .param("rank", cursor.rank)
+                .param("folded", u8::from(key.folded))
+                .param("hashed", u8::from(key.hashed))
+                .param("shared", key.shared)
+                .param("client_ip", key.client_ip.to_string())
+                .param("client_port", key.client_port)
+                .param("server_ip", key.server_ip.to_string())
+                .param("server_port", key.server_port);
+        }
+        Ok(edge.bind(filter.bind(query)).fetch_all().await?)
+    }
+
+    /// All observations that may be of connections with these client sequence numbers, or these hashes.
+    pub(crate) async fn observations(
+        &self,
+        request: &ConnectionsRequest,
+        range: Range,
+        isns: &[u64],
+        hashes: &[u64],
+    ) -> Result<Vec<ObservationRow>, StoreError> {
+        let ConnectionsRequest { filter, edge, .. } = request;
+        let statement = sql::observations(&filter.sql(), &edge.sql());
+        let query = self.of(&statement, range).param("isns", isns).param("hashes", hashes);
+        Ok(edge.bind(filter.bind(query)).fetch_all().await?)
+    }
+
+    /// When the agents of some nodes did not see all.
+    pub(crate) async fn gaps(
+        &self,
+        nodes: &[&str],
+        range: Range,
+    ) -> Result<Vec<GapRow>, StoreError> {
+        let mut all = Vec::new();
+        for nodes in nodes.chunks(NODES_AT_ONCE) {
+            let query = self.of(&sql::gaps(), range).param("nodes", nodes);
+            all.extend(query.fetch_all::<GapRow>().await?);
+        }
+        Ok(all)
+    }
+
+    /// Who held addresses, or ports of every node, within some microseconds since the epoch.
+    pub(crate) async fn ownerships(
+        &self,
+        addresses: &[Ipv6Addr],
+        ports: &[u16],
+        (since_us, until_us): (i64, i64),
+    ) -> Result<Vec<OwnershipRow>, StoreError> {
+        let mut all = Vec::new();
+        for addresses in addresses.chunks(ADDRESSES_AT_ONCE) {
+            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            let query = self.client.query_raw(&sql::ownerships());
+            let query = query.param("addresses", addresses).param("ports", ports);
+            let query = query.param("since_us", since_us).param("until_us", until_us);
+            all.extend(query.fetch_all::<OwnershipRow>().await?);
+        }
+        Ok(all)
+    }
+
+    fn of(&self, statement: &str, range: Range) -> Query {
+        self.client
+            .query_raw(statement)
+            .with_setting("max_rows_to_read", MAX_ROWS_READ.to_string())
+            .param("from", range.from_s)
+            .param("since", range.since_s)
+            .param("until", range.until_s)
+    }
+}
