@@ -131,6 +131,7 @@ mod tests {
             ("source", "web", "node id"),
             ("target", "ip:10.0.0.1", "group_by"),
             ("stat", "bytes", "unknown parameter"),
+            ("q", "server.port = 80 and failed > 0", "an edge's sums"),
         ];
         for (name, value, says) in cases {
             let problem = parse(&[(name, value)]).unwrap_err();
