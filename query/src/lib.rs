@@ -7,6 +7,7 @@
 //!
 //! [`Query`] is the service. [`Graph`] and its parts are what it answers, also for reading it.
 
+mod access;
 mod answer;
 mod filter;
 mod graph;
@@ -19,10 +20,12 @@ mod pipeline;
 mod planner;
 mod problem;
 mod query;
+mod scope;
 mod sql;
 mod store;
 mod window;
 
+pub use access::TokenFileError;
 pub use answer::{
     Closed, Counters, Coverage, Duration, Edge, Graph, Latency, Node, Traffic, Window,
 };

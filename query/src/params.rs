@@ -7,7 +7,9 @@ use flowtrail_schema::row::EntityKind;
 use regex::RegexBuilder;
 
 use crate::filter::Filter;
+use crate::http::Asked;
 use crate::problem::Problem;
+use crate::scope::Scope;
 use crate::window::Requested;
 
 /// Longest regular expression: more than a person types, and cheap to compile.
@@ -102,7 +104,7 @@ pub(crate) struct GraphRequest {
 
 impl GraphRequest {
     /// From the parameters of `/api/v1/graph`. `now_ms` is the instant that `now` means.
-    pub(crate) fn parse(pairs: Vec<(String, String)>, now_ms: i64) -> Result<Self, Problem> {
+    pub(crate) fn parse(asked: Asked, now_ms: i64) -> Result<Self, Problem> {
         const TAKEN: &[&str] = &[
             "from",
             "to",
@@ -115,11 +117,12 @@ impl GraphRequest {
             "stat",
             "limit",
         ];
-        let given = Given::new(pairs, TAKEN)?;
+        let given = Given::new(asked, TAKEN)?;
         Ok(Self {
             window: given.window(now_ms)?,
             group_by: given.word("group_by", GroupBy::WORDS)?,
             filter: Filter {
+                scope: given.scope.clone(),
                 namespaces: given.list("namespace")?,
                 namespace_pattern: None,
                 include: given.pattern("include")?,
@@ -146,15 +149,16 @@ pub(crate) struct NodeGraphRequest {
 
 impl NodeGraphRequest {
     /// From the parameters of `/nodegraph/api/graph/…`; `namespace` is a regular expression here.
-    pub(crate) fn parse(pairs: Vec<(String, String)>, now_ms: i64) -> Result<Self, Problem> {
+    pub(crate) fn parse(asked: Asked, now_ms: i64) -> Result<Self, Problem> {
         const TAKEN: &[&str] =
             &["from", "to", "group_by", "namespace", "include", "exclude", "stats-type"];
-        let given = Given::new(pairs, TAKEN)?;
+        let given = Given::new(asked, TAKEN)?;
         let stats_type = given.word("stats-type", StatsType::WORDS)?;
         let graph = GraphRequest {
             window: given.window(now_ms)?,
             group_by: given.word("group_by", GroupBy::WORDS)?,
             filter: Filter {
+                scope: given.scope.clone(),
                 namespace_pattern: given.pattern("namespace")?,
                 include: given.pattern("include")?,
                 exclude: given.pattern("exclude")?,
@@ -172,20 +176,24 @@ impl NodeGraphRequest {
 }
 
 /// The parameters given. One without a value is as good as absent: dashboards send such.
-struct Given(Vec<(String, String)>);
+struct Given {
+    pairs: Vec<(String, String)>,
+    scope: Scope,
+}
 
 impl Given {
-    fn new(mut pairs: Vec<(String, String)>, taken: &[&str]) -> Result<Self, Problem> {
+    fn new(asked: Asked, taken: &[&str]) -> Result<Self, Problem> {
+        let Asked { mut pairs, scope } = asked;
         if let Some((name, _)) = pairs.iter().find(|(name, _)| !taken.contains(&name.as_str())) {
             let detail = format!("unknown parameter; there are {}", taken.join(", "));
             return Err(Problem::parameter(&echo(name), detail));
         }
         pairs.retain(|(_, value)| !value.is_empty());
-        Ok(Self(pairs))
+        Ok(Self { pairs, scope })
     }
 
     fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.as_str())
+        self.pairs.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
     fn one(&self, name: &str) -> Result<Option<&str>, Problem> {
@@ -280,12 +288,13 @@ mod tests {
 
     const NOW_MS: i64 = 1_700_000_000_000;
 
-    fn pairs(query: &[(&str, &str)]) -> Vec<(String, String)> {
-        query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    fn asked(query: &[(&str, &str)]) -> Asked {
+        let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Asked { pairs: query.iter().map(pair).collect(), scope: Scope::All }
     }
 
     fn parse(query: &[(&str, &str)]) -> Result<GraphRequest, Problem> {
-        GraphRequest::parse(pairs(query), NOW_MS)
+        GraphRequest::parse(asked(query), NOW_MS)
     }
 
     #[test]
@@ -294,7 +303,7 @@ mod tests {
         let hour = Requested { from_ms: NOW_MS - 3_600_000, to_ms: NOW_MS };
         assert_eq!(request.window, hour);
         assert_eq!(request.group_by, GroupBy::Workload);
-        assert_eq!(request.filter, Filter::default());
+        assert_eq!(request.filter, Filter { scope: Scope::All, ..Filter::default() });
         assert_eq!((request.stat, request.limit), (Stat::Connections, DEFAULT_LIMIT));
     }
 
@@ -348,11 +357,11 @@ mod tests {
             ("from", "1699996400000"),
             ("to", "1700000000000"),
         ];
-        let request = NodeGraphRequest::parse(pairs(&query), 0).unwrap();
+        let request = NodeGraphRequest::parse(asked(&query), 0).unwrap();
         assert_eq!(request.stats_type, StatsType::Bytes);
         assert_eq!(request.graph.filter.namespace_pattern.as_deref(), Some("shop|bank"));
         assert_eq!(request.graph.filter.exclude, None);
-        let problem = NodeGraphRequest::parse(pairs(&[("stats-type", "x")]), 0).unwrap_err();
+        let problem = NodeGraphRequest::parse(asked(&[("stats-type", "x")]), 0).unwrap_err();
         assert_eq!(problem.parameter.as_deref(), Some("stats-type"));
     }
 }

@@ -394,7 +394,11 @@ fn end(side: &str, group_by: GroupBy, service_namespace: &str, service: &str) ->
             let address = address(format!("{side}_node = '' AND {nameless}"));
             (namespace, (none(), none()), name, column("node"), address)
         }
-        GroupBy::Ip => (none(), (none(), none()), none(), none(), format!("{side}_real_ip")),
+        GroupBy::Ip => {
+            // A hidden address is folded into its namespace.
+            let namespace = format!("if({side}_real_ip = toIPv6('::'), {namespace}, '')");
+            (namespace, (none(), none()), none(), none(), format!("{side}_real_ip"))
+        }
     };
     format!(
         "(toInt8({side}_kind), {namespace}, {workload_kind}, {workload}, {name}, {node}, \

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use clickhouse::{Client, Row};
+use clickhouse::Row;
 use flowtrail_service::store::ClickHouseArgs;
 use serde::Deserialize;
 use thiserror::Error;
@@ -12,11 +12,10 @@ use crate::answer::Coverage;
 use crate::filter::Filter;
 use crate::params::GroupBy;
 use crate::planner::{Held, Plan, Tier, plan};
+use crate::scope::Tables;
 use crate::sql::{self, CoverageRow, Detail, EdgeRow, OpenRow};
 use crate::window::{Bounds, Requested, minute_before, resolution_s};
 
-/// Memory that one statement may take in ClickHouse: 1 GiB aggregates some million groups.
-const MAX_MEMORY_BYTES: u64 = 1 << 30;
 /// Rows that one statement may answer with: pairs of ends. About 1 kB each here, so a full answer
 /// takes tens of megabytes.
 const MAX_RESULT_ROWS: u64 = 50_000;
@@ -31,6 +30,14 @@ const GONE_AFTER_S: u32 = 300;
 
 /// How long it is remembered since when tiers are whole: retention moves that by a day at a time.
 const HELD_FOR: Duration = Duration::from_secs(60);
+
+/// What one statement may take in ClickHouse.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) time: Duration,
+    pub(crate) memory_bytes: u64,
+    pub(crate) rows_read: u64,
+}
 
 /// What goes wrong between a request and the store.
 #[derive(Debug, Error)]
@@ -47,6 +54,9 @@ pub(crate) enum StoreError {
     /// The statement needed too much memory, or its answer is too long.
     #[error("the question is too large")]
     TooLarge(#[source] clickhouse::error::Error),
+    /// The statement would read more rows than it may.
+    #[error("the question reads too much")]
+    ReadsTooMuch(#[source] clickhouse::error::Error),
     /// A regular expression that re2 does not take.
     #[error("ClickHouse does not take the regular expression")]
     Pattern(#[source] clickhouse::error::Error),
@@ -63,6 +73,7 @@ impl From<clickhouse::error::Error> for StoreError {
             Error::TimedOut => Self::TooSlow(error),
             // The numbers are ClickHouse's ErrorCodes.cpp.
             Error::BadResponse(text) => match exception_code(text) {
+                Some(158) => Self::ReadsTooMuch(error),
                 Some(159 | 160) => Self::TooSlow(error),
                 Some(202) => Self::Busy(error),
                 Some(241 | 396) => Self::TooLarge(error),
@@ -85,24 +96,26 @@ fn exception_code(text: &str) -> Option<u32> {
 /// A client of ClickHouse that asks within limits.
 #[derive(Clone)]
 pub(crate) struct Store {
-    client: Client,
+    tables: Tables,
     /// Since when each tier is whole, and when that was asked.
     held: Arc<Mutex<Option<(Held, Instant)>>>,
 }
 
 impl Store {
-    /// A client whose statements end after `timeout`. Connects when used.
-    pub(crate) fn new(args: &ClickHouseArgs, timeout: Duration) -> Self {
+    /// A client whose statements keep within limits. Connects when used.
+    pub(crate) fn new(args: &ClickHouseArgs, limits: Limits) -> Self {
         let client = args
             .client()
-            .with_setting("max_execution_time", timeout.as_secs().max(1).to_string())
-            .with_setting("max_memory_usage", MAX_MEMORY_BYTES.to_string())
+            .with_setting("max_execution_time", limits.time.as_secs().max(1).to_string())
+            .with_setting("max_memory_usage", limits.memory_bytes.to_string())
+            .with_setting("max_rows_to_read", limits.rows_read.to_string())
+            .with_setting("read_overflow_mode", "throw")
             .with_setting("max_result_rows", MAX_RESULT_ROWS.to_string())
             .with_setting("max_result_bytes", MAX_RESULT_BYTES.to_string())
             .with_setting("result_overflow_mode", "throw")
             .with_setting("max_replica_delay_for_distributed_queries", MAX_REPLICA_DELAY_S)
             .with_setting("cancel_http_readonly_queries_on_client_close", "1");
-        Self { client, held: Arc::default() }
+        Self { tables: Tables::new(client, &args.clickhouse_database), held: Arc::default() }
     }
 
     /// How to compute a window.
@@ -119,7 +132,7 @@ impl Store {
         }
         // Intervals divide minutes, so none that a bound is in reaches beyond its minute.
         let minute = |time_ms: i64| (time_ms / 60_000 * 60) as u32;
-        let query = self.client.query_raw(sql::INTERVAL_LENGTHS);
+        let query = self.tables.ask_for_all(sql::INTERVAL_LENGTHS);
         let query = query.param("first", minute(requested.from_ms));
         let query = query.param("last", minute(requested.to_ms - 1));
         let lengths: Vec<Length> = query.fetch_all().await?;
@@ -133,7 +146,7 @@ impl Store {
         if let Some((held, _)) = known.filter(|(_, at)| at.elapsed() < HELD_FOR) {
             return Ok(held);
         }
-        let query = self.client.query_raw(sql::EARLIEST);
+        let query = self.tables.ask_for_all(sql::EARLIEST);
         let (raw, minutes, hours, days, raw_day, minutes_day) =
             query.fetch_one::<(u32, u32, u32, u32, bool, bool)>().await?;
         let day_is_whole = [raw_day, minutes_day, false, false];
@@ -147,7 +160,7 @@ impl Store {
     pub(crate) async fn coverage(&self, bounds: Bounds) -> Result<(Coverage, u32), StoreError> {
         let (first_hour, end_hour) =
             (bounds.from_s.next_multiple_of(3_600), bounds.to_s / 3_600 * 3_600);
-        let query = self.client.query_raw(sql::COVERAGE);
+        let query = self.tables.ask_for_all(sql::COVERAGE);
         let query = query.param("from", bounds.from_s).param("to", bounds.to_s);
         let query = query.param("first_hour", first_hour);
         let query = query.param("end_hour", end_hour.max(first_hour));
@@ -165,7 +178,8 @@ impl Store {
         plan: &Plan,
     ) -> Result<Vec<EdgeRow>, StoreError> {
         let detail = Detail::of(group_by, filter);
-        let query = self.client.query_raw(&sql::edges(group_by, detail, &filter.sql(), plan));
+        let statement = sql::edges(group_by, detail, &filter.sql(), plan);
+        let query = self.tables.ask(&filter.scope, &statement);
         Ok(filter.bind(query).fetch_all().await?)
     }
 
@@ -179,11 +193,12 @@ impl Store {
     ) -> Result<Vec<OpenRow>, StoreError> {
         let condition = filter.sql();
         let query = if tier == Tier::Raw {
-            let query = self.client.query_raw(&sql::open_at(group_by, &condition));
+            let query = self.tables.ask(&filter.scope, &sql::open_at(group_by, &condition));
             query.param("minute", minute_before(at_s))
         } else {
             let detail = Detail::of(group_by, filter);
-            self.client.query_raw(&sql::open_at_boundary(group_by, detail, &condition, tier))
+            let statement = sql::open_at_boundary(group_by, detail, &condition, tier);
+            self.tables.ask(&filter.scope, &statement)
         };
         Ok(filter.bind(query.param("at", at_s)).fetch_all().await?)
     }

@@ -75,6 +75,13 @@ pub(crate) async fn run(
             access.clickhouse_max_execution_time,
         );
     }
+    if query.query_max_memory_mib > access.clickhouse_max_memory_mib {
+        bail!(
+            "--query-max-memory-mib is {}, above --clickhouse-max-memory-mib, {}: lower the one or raise the other",
+            query.query_max_memory_mib,
+            access.clickhouse_max_memory_mib,
+        );
+    }
     if capture.read.is_none() {
         // Beside the rows, which a restart does not lose either.
         let directory = engine.data_folder()?.join("agent");
