@@ -99,6 +99,21 @@ pub struct Config {
     pub no_tokens: bool,
 }
 
+impl Default for Config {
+    /// The flags' defaults.
+    fn default() -> Self {
+        Self {
+            listen: ([127, 0, 0, 1], 8480).into(),
+            query_timeout: Duration::from_secs(30),
+            max_concurrent_queries: 8,
+            query_max_memory_mib: 1_024,
+            query_max_rows: 1_000_000_000,
+            token_file: None,
+            no_tokens: false,
+        }
+    }
+}
+
 /// Why the service cannot start.
 #[derive(Debug, Error)]
 pub enum QueryError {
@@ -230,7 +245,20 @@ async fn drained(
 mod tests {
     use std::future::{pending, ready};
 
+    use clap::Parser;
+
     use super::*;
+
+    #[test]
+    fn the_defaults_are_those_of_the_flags() {
+        #[derive(Debug, Parser)]
+        struct Flags {
+            #[command(flatten)]
+            config: Config,
+        }
+        let flags = Flags::parse_from(["flowtrail"]).config;
+        assert_eq!(format!("{flags:?}"), format!("{:?}", Config::default()));
+    }
 
     #[tokio::test]
     async fn a_client_that_does_not_end_is_not_waited_for() {

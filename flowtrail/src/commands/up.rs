@@ -144,7 +144,7 @@ pub(crate) async fn run(
 }
 
 /// The embedded engine, as one of its users.
-fn store_of(login: &Login, url: &str) -> ClickHouseArgs {
+pub(super) fn store_of(login: &Login, url: &str) -> ClickHouseArgs {
     ClickHouseArgs {
         clickhouse_user: Some(login.user.to_owned()),
         clickhouse_password: login.password.clone(),

@@ -5,7 +5,6 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use clickhouse::{Row, RowWrite};
 use flowtrail_embedded::{Engine, serve};
@@ -96,15 +95,7 @@ pub(crate) struct Served {
 }
 
 pub(crate) fn config() -> Config {
-    Config {
-        listen: (Ipv4Addr::LOCALHOST, 0).into(),
-        query_timeout: Duration::from_secs(30),
-        max_concurrent_queries: 8,
-        query_max_memory_mib: 1_024,
-        query_max_rows: 1_000_000_000,
-        token_file: None,
-        no_tokens: false,
-    }
+    Config { listen: (Ipv4Addr::LOCALHOST, 0).into(), ..Config::default() }
 }
 
 pub(crate) fn served(database: &str) -> Served {
