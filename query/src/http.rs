@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::{StatusCode, Uri, header};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use chrono::Utc;
@@ -32,6 +32,7 @@ use crate::access::Access;
 use crate::answer::Graph;
 use crate::metrics::QueryMetrics;
 use crate::nodegraph;
+use crate::openapi;
 use crate::params::{GraphRequest, NodeGraphRequest};
 use crate::pipeline;
 use crate::problem::Problem;
@@ -72,6 +73,7 @@ fn routes() -> Router<App> {
         .route("/nodegraph/api/health", get(|| async { "ok\n" }))
         .route("/nodegraph/api/graph/fields", get(nodegraph_fields))
         .route("/nodegraph/api/graph/data", get(nodegraph_data))
+        .route("/openapi.json", get(openapi))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
 }
@@ -122,6 +124,10 @@ async fn nodegraph_data(
     let graph = app.graph(&request.graph).await?;
     let settled = of_instants && is_settled(&graph.window, &graph.coverage, now_ms);
     Ok(Answer { body: nodegraph::data(&graph, request.stats_type), settled })
+}
+
+async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], openapi::document())
 }
 
 async fn unknown_path(uri: Uri) -> Problem {

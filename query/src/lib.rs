@@ -15,6 +15,7 @@ mod histogram;
 mod http;
 mod metrics;
 mod nodegraph;
+mod openapi;
 mod params;
 mod pipeline;
 mod planner;

@@ -13,16 +13,16 @@ use crate::scope::Scope;
 use crate::window::Requested;
 
 /// Longest regular expression: more than a person types, and cheap to compile.
-const MAX_PATTERN_LENGTH: usize = 512;
+pub(crate) const MAX_PATTERN_LENGTH: usize = 512;
 /// Largest regular expression compiled, in bytes: a tenth of the default, so that checking one takes
 /// milliseconds, as no permit is needed for it.
 const MAX_PATTERN_SIZE: usize = 1 << 20;
 /// Most values of one list: more than a dashboard offers, and cheap to compare each row with.
-const MAX_LIST: usize = 200;
+pub(crate) const MAX_LIST: usize = 200;
 /// Edges answered without `limit`: beyond what any picture shows; the rest is folded, not lost.
-const DEFAULT_LIMIT: usize = 1_000;
+pub(crate) const DEFAULT_LIMIT: usize = 1_000;
 /// Largest `limit`: an answer of about 10 MB.
-const MAX_LIMIT: usize = 10_000;
+pub(crate) const MAX_LIMIT: usize = 10_000;
 /// Longest part of a value that is repeated in a problem.
 const MAX_ECHO: usize = 60;
 
@@ -36,7 +36,7 @@ macro_rules! words {
         }
 
         impl $name {
-            const WORDS: &[&str] = &[$($word,)+];
+            pub(crate) const WORDS: &[&str] = &[$($word,)+];
         }
 
         impl FromStr for $name {
@@ -103,21 +103,23 @@ pub(crate) struct GraphRequest {
 }
 
 impl GraphRequest {
+    /// Its parameters.
+    pub(crate) const TAKEN: &[&str] = &[
+        "from",
+        "to",
+        "group_by",
+        "namespace",
+        "include",
+        "exclude",
+        "port",
+        "kind",
+        "stat",
+        "limit",
+    ];
+
     /// From the parameters of `/api/v1/graph`. `now_ms` is the instant that `now` means.
     pub(crate) fn parse(asked: Asked, now_ms: i64) -> Result<Self, Problem> {
-        const TAKEN: &[&str] = &[
-            "from",
-            "to",
-            "group_by",
-            "namespace",
-            "include",
-            "exclude",
-            "port",
-            "kind",
-            "stat",
-            "limit",
-        ];
-        let given = Given::new(asked, TAKEN)?;
+        let given = Given::new(asked, Self::TAKEN)?;
         Ok(Self {
             window: given.window(now_ms)?,
             group_by: given.word("group_by", GroupBy::WORDS)?,
@@ -148,11 +150,13 @@ pub(crate) struct NodeGraphRequest {
 }
 
 impl NodeGraphRequest {
+    /// Its parameters.
+    pub(crate) const TAKEN: &[&str] =
+        &["from", "to", "group_by", "namespace", "include", "exclude", "stats-type"];
+
     /// From the parameters of `/nodegraph/api/graph/…`; `namespace` is a regular expression here.
     pub(crate) fn parse(asked: Asked, now_ms: i64) -> Result<Self, Problem> {
-        const TAKEN: &[&str] =
-            &["from", "to", "group_by", "namespace", "include", "exclude", "stats-type"];
-        let given = Given::new(asked, TAKEN)?;
+        let given = Given::new(asked, Self::TAKEN)?;
         let stats_type = given.word("stats-type", StatsType::WORDS)?;
         let graph = GraphRequest {
             window: given.window(now_ms)?,

@@ -3,13 +3,14 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Seconds after which a caller turned away for now may come again.
 const RETRY_AFTER_S: u16 = 1;
 
 /// Problem details, `application/problem+json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Problem {
     /// `about:blank`: the status says what kind it is (RFC 9457, section 4.2.1).
     #[serde(rename = "type")]
