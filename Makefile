@@ -49,6 +49,12 @@ test-grafana-client: engine ## Ask `up` as Grafana's ClickHouse data source does
 		FLOWTRAIL_CAPTURE="$(CURDIR)/capture/tests/golden/answered_late.pcap" \
 		FLOWTRAIL_ENGINE="$$($(CURDIR)/$(ENGINE))" go test -count=1 ./...
 
+.PHONY: test-openapi
+test-openapi: engine ## Hold the API of a running service against its description (Python 3.10, fetches schemathesis)
+	@deploy/setup.sh build
+	cargo build --workspace --bins
+	@FLOWTRAIL_ENGINE="$$($(ENGINE))" query/tests/openapi.sh "$${CARGO_TARGET_DIR:-target}"
+
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for FUZZ_SECONDS each (60), into fuzz/corpus (nightly Rust, cargo-fuzz)
 	@cargo fuzz --version >/dev/null || { echo "install it: cargo install cargo-fuzz" >&2; exit 1; }

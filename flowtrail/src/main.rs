@@ -71,7 +71,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Capture(arguments) => commands::capture::run(arguments, sockets, check).await,
             Command::Ingest(arguments) => commands::ingest::run(arguments, check).await,
             Command::Query(arguments) => commands::query::run(arguments, check).await,
-            Command::Graph(arguments) => commands::graph::run(arguments, check),
+            Command::Graph(arguments) => commands::graph::run(arguments, check).await,
             Command::Schema(arguments) => commands::schema::run(arguments, check).await,
         }
     });

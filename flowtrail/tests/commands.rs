@@ -166,3 +166,65 @@ fn what_is_readable_of_a_broken_capture_is_served_and_the_byte_is_named() {
     let byte = format!("byte {}", bytes.len() - 3);
     assert!(said.contains(&byte) && said.contains("breaks off"), "{said}");
 }
+
+#[test]
+fn the_graph_of_a_capture_from_a_service_with_tokens_and_from_its_folder() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (data, tokens, token) = (path("data"), path("tokens"), path("token"));
+    let secret = "0123456789abcdef0123456789abcdef";
+    std::fs::write(&tokens, format!("me {secret} *\n")).unwrap();
+    std::fs::write(&token, format!("{secret}\n")).unwrap();
+    let capture =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../capture/tests/golden/answered_late.pcap");
+    let words = ["up", "--data", &data, "--read", capture, "--listen", "127.0.0.1:0"];
+    let mut up = flowtrail(&words)
+        .args(["--clickhouse-listen", "127.0.0.1:0", "--token-file", &tokens])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(up.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let line = lines.into_iter().find(|line| line.starts_with("flowtrail graph ")).unwrap();
+    let words: Vec<&str> = line.split_whitespace().skip(1).collect();
+    let (url, window) = (words[2], &words[3..]);
+    let printed = |from: &[&str], format: &str| {
+        let output = run(&[&["graph", "--format", format], window, from].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{format}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let service = ["--url", url, "--token-file", &token];
+
+    let graph: Value = serde_json::from_str(&printed(&service, "json")).unwrap();
+    let edge = &graph["edges"][0];
+    let table = printed(&service, "table");
+    assert!(table.contains("CLIENT") && table.contains("reports by 1 agent"), "{table}");
+    assert!(!table.contains('\u{1b}'), "{table}");
+    let csv = printed(&service, "csv");
+    let bytes = format!(",{},", edge["sent"]["bytes"]);
+    assert!(csv.starts_with("id,source,target,") && csv.contains(&bytes), "{csv}");
+    assert!(printed(&service, "dot").contains(" -> "));
+    assert!(printed(&service, "mermaid").starts_with("flowchart LR\n  n0["));
+
+    fails_saying(&["graph", "--url", url], &["takes a token", "--token-file"]);
+    let words = ["graph", "--port", "http"];
+    fails_saying(&[&words[..], &service].concat(), &["400", "port", "1 to 65535"]);
+    fails_saying(&["graph", "--data", &data], &["`flowtrail up` runs", "--url"]);
+    fails_saying(&["graph", "--data", "/nowhere"], &["/nowhere", "flowtrail up --data"]);
+
+    assert!(Command::new("kill").arg(up.id().to_string()).status().unwrap().success());
+    assert!(up.wait().unwrap().success());
+    let kept: Value = serde_json::from_str(&printed(&["--data", &data], "json")).unwrap();
+    assert_eq!(kept["edges"], graph["edges"]);
+}
+
+#[test]
+fn what_others_reach_asks_for_tokens_or_says_that_it_does_not() {
+    fails_saying(
+        &["query", "--listen", "0.0.0.0:0", "--check-config"],
+        &["--token-file", "--no-tokens"],
+    );
+    let checked = run(&["query", "--listen", "0.0.0.0:0", "--no-tokens", "--check-config"]);
+    assert!(checked.status.success());
+}

@@ -3,10 +3,11 @@
 use std::ops::AddAssign;
 
 pub use flowtrail_schema::Counters;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Who talked to whom in a window.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Graph {
     /// The window that was computed.
     pub window: Window,
@@ -20,7 +21,7 @@ pub struct Graph {
 
 /// The computed window `[from, to)`: the requested one, widened to interval boundaries. All times
 /// are milliseconds since the epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Window {
     /// First instant computed.
     pub from: i64,
@@ -39,7 +40,7 @@ pub struct Window {
 }
 
 /// The agents' own reports on the window.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Coverage {
     /// Agents that reported at least once.
     pub agents: u64,
@@ -54,7 +55,7 @@ pub struct Coverage {
 }
 
 /// One end of edges: a workload, pod, Service, …, by the request's `group_by`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Node {
     /// Unique, and the same in every window: `kind:namespace/name`.
     pub id: String,
@@ -79,7 +80,7 @@ pub struct Node {
 }
 
 /// All connections of one client with one server.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Edge {
     /// Unique, and the same in every window: `source>target`.
     pub id: String,
@@ -103,7 +104,7 @@ pub struct Edge {
 }
 
 /// Sums over connections. `sent` is client to server, `received` server to client.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Traffic {
     /// Connections alive in the window: open at its start, or opened or joined in it.
     pub connections: u64,
@@ -134,7 +135,7 @@ pub struct Traffic {
 }
 
 /// Closes by reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Closed {
     /// Both FINs acknowledged.
     pub fin: u64,
@@ -168,7 +169,7 @@ impl AddAssign for Closed {
 }
 
 /// Lifetimes in milliseconds; null when no connection ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Duration {
     /// Connections that ended with a known lifetime.
     pub count: u64,
@@ -179,7 +180,7 @@ pub struct Duration {
 }
 
 /// Times in milliseconds; null without a sample. Quantiles are exact to 5 %.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Latency {
     /// Samples.
     pub count: u64,

@@ -32,6 +32,7 @@ use join::{Joined, OVERLAP_S, Seen};
 use sql::PageRow;
 
 use crate::params::ConnectionsRequest;
+use crate::scope::Scope;
 use crate::store::{Range, Store, StoreError};
 use crate::window::{Bounds, minute_before, ms, starts_minute};
 
@@ -74,7 +75,7 @@ async fn page(
         Cursor { window, order, rank: last.rank, key: last.key.into() }.to_string()
     });
     let joined = observed(store, request, bounds, &page).await?;
-    let evidence = evidence(store, bounds, &joined).await?;
+    let evidence = evidence(store, &request.filter.scope, bounds, &joined).await?;
     Ok((joined, evidence, next))
 }
 
@@ -124,6 +125,7 @@ fn watched(bounds: Bounds, joined: &[Joined]) -> Range {
 /// What agents and Kubernetes did meanwhile.
 async fn evidence(
     store: &Store,
+    scope: &Scope,
     bounds: Bounds,
     joined: &[Joined],
 ) -> Result<Evidence, StoreError> {
@@ -140,7 +142,9 @@ async fn evidence(
     let lives = joined.iter().map(Joined::life_us);
     let life = lives.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default();
     let watched = watched(bounds, joined);
-    let (gaps, ownerships) =
-        tokio::try_join!(store.gaps(&nodes, watched), store.ownerships(&addresses, &ports, life),)?;
+    let (gaps, ownerships) = tokio::try_join!(
+        store.gaps(&nodes, watched),
+        store.ownerships(scope, &addresses, &ports, life),
+    )?;
     Ok(Evidence::new(bounds, (watched.since_s, watched.until_s), gaps, ownerships))
 }

@@ -5,10 +5,13 @@ use clickhouse::query::Query;
 use flowtrail_schema::row::EntityKind;
 
 use crate::expression::Expression;
+use crate::scope::Scope;
 
 /// Which rows count. An empty list and `None` keep all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Filter {
+    /// What the caller may see: [`crate::scope::Tables`] keeps to it, the condition need not.
+    pub(crate) scope: Scope,
     /// Either end is in one of these namespaces.
     pub(crate) namespaces: Vec<String>,
     /// Either end's namespace matches.

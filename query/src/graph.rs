@@ -11,6 +11,9 @@
 //!
 //! Nameless ends, external and unknown ones above all, are folded by address, but under `namespace`.
 //!
+//! An end whose name and address are hidden from the caller ([`crate::scope`]) is folded into its workload,
+//! or, without one or where workloads are not told apart, as under `namespace`.
+//!
 //! **What `limit` does.** The largest edges stay. Each of the rest gives its traffic to an edge
 //! between the node `other` and whichever of its ends is still there, so the sums stay whole.
 
@@ -222,7 +225,8 @@ fn nodes(faces: &BTreeMap<String, Face>, edges: &[((String, String), EdgeSums)])
     let node = |(id, ends): (&str, Ends)| {
         let face = faces.get(id).cloned().unwrap_or_default();
         let name = if face.name.is_empty() { face.kind.clone() } else { face.name };
-        let addresses = ends.addresses.iter().take(MAX_LISTED);
+        let addresses: Vec<_> =
+            ends.addresses.iter().filter(|address| !address.is_unspecified()).collect();
         Node {
             id: id.to_owned(),
             kind: face.kind,
@@ -230,8 +234,12 @@ fn nodes(faces: &BTreeMap<String, Face>, edges: &[((String, String), EdgeSums)])
             name,
             workload: face.workload,
             workload_kind: face.workload_kind,
-            addresses: addresses.map(|address| address.to_canonical().to_string()).collect(),
-            more_addresses: ends.addresses.len() > MAX_LISTED,
+            more_addresses: addresses.len() > MAX_LISTED,
+            addresses: addresses
+                .into_iter()
+                .take(MAX_LISTED)
+                .map(|address| address.to_canonical().to_string())
+                .collect(),
             as_client: ends.as_client.traffic(),
             as_server: ends.as_server.traffic(),
         }

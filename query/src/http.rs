@@ -1,24 +1,40 @@
 //! The HTTP interface: routes, limits on what runs at once, and errors as problems.
+//!
+//! ```text
+//! request ─ measure ─ guard ─ uniform ─ catch panics ─ compress ─ conditional ─ route
+//! ```
+
+mod asked;
+mod caching;
+mod door;
+mod problems;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{MatchedPath, Path, Query, Request, State};
-use axum::http::{StatusCode, Uri};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{MatchedPath, Path, Request, State};
+use axum::http::{StatusCode, Uri, header};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use chrono::Utc;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tower_http::CompressionLevel;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
 use tracing::error;
 
+pub(crate) use self::asked::Asked;
+use self::caching::{Answer, is_settled};
+use crate::access::Access;
 use crate::answer::Graph;
 use crate::connections::{self, Connections};
 use crate::metrics::QueryMetrics;
 use crate::nodegraph;
+use crate::openapi;
 use crate::params::{ConnectionsRequest, GraphRequest, NodeGraphRequest, ValuesRequest};
 use crate::pipeline;
 use crate::problem::Problem;
@@ -35,12 +51,26 @@ pub(crate) struct App {
     permits: Arc<Semaphore>,
 }
 
-/// The parameters of a URL, in order.
-type Pairs = Result<Query<Vec<(String, String)>>, QueryRejection>;
+/// The routes of the API, and those of operations, behind one door.
+pub(crate) fn router(app: App, access: Access, operations: Router) -> Router {
+    behind_the_door(routes(), app, access, operations)
+}
 
-/// The routes of the API.
-pub(crate) fn router(app: App) -> Router {
+fn behind_the_door(routes: Router<App>, app: App, access: Access, operations: Router) -> Router {
     let metrics = app.metrics.clone();
+    routes
+        .layer(middleware::from_fn_with_state(access.asks(), caching::conditional))
+        // The least effort: the rest of a large answer takes longer than sending it.
+        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
+        .layer(CatchPanicLayer::custom(problems::panicked))
+        .layer(middleware::from_fn(problems::uniform))
+        .with_state(app)
+        .merge(operations)
+        .layer(middleware::from_fn_with_state(access, door::guard))
+        .layer(middleware::from_fn_with_state(metrics, measure))
+}
+
+fn routes() -> Router<App> {
     Router::new()
         .route("/api/v1/graph", get(graph))
         .route("/api/v1/values/{of}", get(choices))
@@ -48,10 +78,9 @@ pub(crate) fn router(app: App) -> Router {
         .route("/nodegraph/api/health", get(|| async { "ok\n" }))
         .route("/nodegraph/api/graph/fields", get(nodegraph_fields))
         .route("/nodegraph/api/graph/data", get(nodegraph_data))
+        .route("/openapi.json", get(openapi))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(metrics, measure))
-        .with_state(app)
 }
 
 impl App {
@@ -87,37 +116,50 @@ impl App {
     }
 }
 
-async fn graph(State(app): State<App>, pairs: Pairs) -> Result<Json<Graph>, Problem> {
-    let request = GraphRequest::parse(given(pairs)?, now_ms())?;
-    Ok(Json(app.graph(&request).await?))
+async fn graph(State(app): State<App>, asked: Asked) -> Result<Answer<Graph>, Problem> {
+    let (of_instants, now_ms) = (asked.is_of_instants(), now_ms());
+    let body = app.graph(&GraphRequest::parse(asked, now_ms)?).await?;
+    let settled = of_instants && is_settled(&body.window, &body.coverage, now_ms);
+    Ok(Answer { body, settled })
 }
 
 async fn choices(
     State(app): State<App>,
-    Path(of): Path<String>,
-    pairs: Pairs,
-) -> Result<Json<Values>, Problem> {
-    let request = ValuesRequest::parse(&of, given(pairs)?, now_ms())?;
-    Ok(Json(app.within_limits(values::values(&app.store, &request)).await?))
+    of: Result<Path<String>, PathRejection>,
+    asked: Asked,
+) -> Result<Answer<Values>, Problem> {
+    let Path(of) =
+        of.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
+    let (of_instants, now_ms) = (asked.is_of_instants(), now_ms());
+    let request = ValuesRequest::parse(&of, asked, now_ms)?;
+    let body = app.within_limits(values::values(&app.store, &request)).await?;
+    let settled = of_instants && is_settled(&body.window, &body.coverage, now_ms);
+    Ok(Answer { body, settled })
 }
 
-async fn connections(State(app): State<App>, pairs: Pairs) -> Result<Json<Connections>, Problem> {
-    let request = ConnectionsRequest::parse(given(pairs)?, now_ms())?;
+async fn connections(State(app): State<App>, asked: Asked) -> Result<Json<Connections>, Problem> {
+    let request = ConnectionsRequest::parse(asked, now_ms())?;
     Ok(Json(app.within_limits(connections::connections(&app.store, &request)).await?))
 }
 
-async fn nodegraph_fields(pairs: Pairs) -> Result<Json<nodegraph::Fields>, Problem> {
-    let request = NodeGraphRequest::parse(given(pairs)?, now_ms())?;
+async fn nodegraph_fields(asked: Asked) -> Result<Json<nodegraph::Fields>, Problem> {
+    let request = NodeGraphRequest::parse(asked, now_ms())?;
     Ok(Json(nodegraph::fields(request.stats_type)))
 }
 
 async fn nodegraph_data(
     State(app): State<App>,
-    pairs: Pairs,
-) -> Result<Json<nodegraph::Data>, Problem> {
-    let request = NodeGraphRequest::parse(given(pairs)?, now_ms())?;
+    asked: Asked,
+) -> Result<Answer<nodegraph::Data>, Problem> {
+    let (of_instants, now_ms) = (asked.is_of_instants(), now_ms());
+    let request = NodeGraphRequest::parse(asked, now_ms)?;
     let graph = app.graph(&request.graph).await?;
-    Ok(Json(nodegraph::data(&graph, request.stats_type)))
+    let settled = of_instants && is_settled(&graph.window, &graph.coverage, now_ms);
+    Ok(Answer { body: nodegraph::data(&graph, request.stats_type), settled })
+}
+
+async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], openapi::document())
 }
 
 async fn unknown_path(uri: Uri) -> Problem {
@@ -140,13 +182,6 @@ async fn measure(State(metrics): State<QueryMetrics>, request: Request, next: Ne
     response
 }
 
-fn given(pairs: Pairs) -> Result<Vec<(String, String)>, Problem> {
-    match pairs {
-        Ok(Query(pairs)) => Ok(pairs),
-        Err(rejection) => Err(Problem::new(StatusCode::BAD_REQUEST, rejection.body_text())),
-    }
-}
-
 fn now_ms() -> i64 {
     Utc::now().timestamp_millis()
 }
@@ -167,7 +202,13 @@ fn store_problem(failure: &StoreError) -> Problem {
         StoreError::TooSlow(_) => too_slow(),
         StoreError::TooLarge(_) => Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
-            "too much to compute at once; narrow the window, filter, or (for a graph) use a coarser group_by",
+            "too much to compute at once; narrow the window, filter, use a coarser group_by for a graph, \
+             or raise --query-max-memory-mib",
+        ),
+        StoreError::ReadsTooMuch(_) => Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "too many rows to read for one answer; narrow the window, use a coarser group_by without \
+             include, exclude or ip, or raise --query-max-rows",
         ),
         StoreError::Pattern(_) => Problem::new(
             StatusCode::BAD_REQUEST,

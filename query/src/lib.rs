@@ -7,6 +7,7 @@
 //!
 //! [`Query`] is the service. [`Graph`] and its parts are what it answers, also for reading it.
 
+mod access;
 mod answer;
 mod connections;
 mod expression;
@@ -16,16 +17,19 @@ mod histogram;
 mod http;
 mod metrics;
 mod nodegraph;
+mod openapi;
 mod params;
 mod pipeline;
 mod planner;
 mod problem;
 mod query;
+mod scope;
 mod sql;
 mod store;
 mod values;
 mod window;
 
+pub use access::TokenFileError;
 pub use answer::{
     Closed, Counters, Coverage, Duration, Edge, Graph, Latency, Node, Traffic, Window,
 };

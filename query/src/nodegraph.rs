@@ -7,74 +7,97 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::answer::{Edge, Graph, Node};
 use crate::params::StatsType;
 
 /// What the data source asks first: the fields that [`Data`] has.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct Fields {
+    /// Fields of nodes.
     nodes_fields: Vec<Field>,
+    /// Fields of edges.
     edges_fields: Vec<Field>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 struct Field {
+    /// Name in the data.
     field_name: &'static str,
+    /// `string` or `number`.
     #[serde(rename = "type")]
     kind: &'static str,
+    /// What it is called, if not by its name.
     #[serde(rename = "displayName", skip_serializing_if = "Option::is_none")]
     display_name: Option<&'static str>,
+    /// Colour of an arc.
     #[serde(skip_serializing_if = "Option::is_none")]
     color: Option<&'static str>,
 }
 
 /// Nodes and edges, keyed by field name.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct Data {
+    /// Every end of an edge.
     nodes: Vec<NodeFields>,
+    /// Client to server.
     edges: Vec<EdgeFields>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 struct NodeFields {
+    /// Unique, and the same in every window.
     id: String,
+    /// Name.
     title: String,
+    /// Namespace or address.
     #[serde(rename = "subTitle")]
     subtitle: String,
     #[serde(flatten)]
     stats: Stats,
-    /// Sums to 1 with the second.
+    /// Share of what its field is called; sums to 1 with the second.
     #[serde(rename = "arc__1")]
     first_arc: f64,
+    /// The rest.
     #[serde(rename = "arc__2")]
     second_arc: f64,
+    /// What it is.
     #[serde(rename = "detail__kind")]
     kind: String,
+    /// Kubernetes namespace.
     #[serde(rename = "detail__namespace")]
     namespace: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 struct EdgeFields {
+    /// Unique, and the same in every window.
     id: String,
+    /// Id of the client.
     source: String,
+    /// Id of the server.
     target: String,
     #[serde(flatten)]
     stats: Stats,
+    /// Server ports.
     #[serde(rename = "detail__ports")]
     ports: String,
+    /// Refused and unanswered connections.
     #[serde(rename = "detail__failed")]
     failed: u64,
+    /// Retransmitted packets.
     #[serde(rename = "detail__retransmits")]
     retransmits: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 struct Stats {
+    /// For people.
     #[serde(rename = "mainStat")]
     main: String,
+    /// For people.
     #[serde(rename = "secondaryStat")]
     secondary: String,
 }

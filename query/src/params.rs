@@ -8,24 +8,26 @@ use std::str::FromStr;
 use flowtrail_schema::row::EntityKind;
 use regex::RegexBuilder;
 
-pub(crate) use connections::ConnectionsRequest;
+pub(crate) use connections::{ConnectionsRequest, DEFAULT_PAGE, MAX_PAGE};
 
 use crate::expression::{Expression, ExpressionError};
 use crate::filter::Filter;
+use crate::http::Asked;
 use crate::problem::Problem;
+use crate::scope::Scope;
 use crate::window::Requested;
 
 /// Longest regular expression: more than a person types, and cheap to compile.
-const MAX_PATTERN_LENGTH: usize = 512;
+pub(crate) const MAX_PATTERN_LENGTH: usize = 512;
 /// Largest regular expression compiled, in bytes: a tenth of the default, so that checking one takes
 /// milliseconds, as no permit is needed for it.
 const MAX_PATTERN_SIZE: usize = 1 << 20;
 /// Most values of one list: more than a dashboard offers, and cheap to compare each row with.
 pub(crate) const MAX_LIST: usize = 200;
 /// Edges answered without `limit`: beyond what any picture shows; the rest is folded, not lost.
-const DEFAULT_LIMIT: usize = 1_000;
+pub(crate) const DEFAULT_LIMIT: usize = 1_000;
 /// Largest `limit`: an answer of about 10 MB.
-const MAX_LIMIT: usize = 10_000;
+pub(crate) const MAX_LIMIT: usize = 10_000;
 /// Longest part of a value that is repeated in a problem.
 const MAX_ECHO: usize = 60;
 
@@ -39,7 +41,7 @@ macro_rules! words {
         }
 
         impl $name {
-            const WORDS: &[&str] = &[$($word,)+];
+            pub(crate) const WORDS: &[&str] = &[$($word,)+];
         }
 
         impl FromStr for $name {
@@ -55,7 +57,7 @@ macro_rules! words {
 // Uses the macro above.
 mod values;
 
-pub(crate) use values::{Of, ValuesRequest};
+pub(crate) use values::{DEFAULT_VALUES, MAX_SEARCH, Of, ValuesRequest};
 
 words! {
     /// What rows are folded into one node by: see [`crate::graph`].
@@ -131,22 +133,24 @@ pub(crate) struct GraphRequest {
 }
 
 impl GraphRequest {
+    /// Its parameters.
+    pub(crate) const TAKEN: &[&str] = &[
+        "from",
+        "to",
+        "group_by",
+        "namespace",
+        "include",
+        "exclude",
+        "port",
+        "kind",
+        "q",
+        "stat",
+        "limit",
+    ];
+
     /// From the parameters of `/api/v1/graph`. `now_ms` is the instant that `now` means.
-    pub(crate) fn parse(pairs: Vec<(String, String)>, now_ms: i64) -> Result<Self, Problem> {
-        const TAKEN: &[&str] = &[
-            "from",
-            "to",
-            "group_by",
-            "namespace",
-            "include",
-            "exclude",
-            "port",
-            "kind",
-            "q",
-            "stat",
-            "limit",
-        ];
-        let given = Given::new(pairs, TAKEN)?;
+    pub(crate) fn parse(asked: Asked, now_ms: i64) -> Result<Self, Problem> {
+        let given = Given::new(asked, Self::TAKEN)?;
         Ok(Self {
             window: given.window(now_ms)?,
             group_by: given.word("group_by", GroupBy::WORDS)?,
@@ -169,16 +173,19 @@ pub(crate) struct NodeGraphRequest {
 }
 
 impl NodeGraphRequest {
+    /// Its parameters.
+    pub(crate) const TAKEN: &[&str] =
+        &["from", "to", "group_by", "namespace", "include", "exclude", "stats-type"];
+
     /// From the parameters of `/nodegraph/api/graph/…`; `namespace` is a regular expression here.
-    pub(crate) fn parse(pairs: Vec<(String, String)>, now_ms: i64) -> Result<Self, Problem> {
-        const TAKEN: &[&str] =
-            &["from", "to", "group_by", "namespace", "include", "exclude", "stats-type"];
-        let given = Given::new(pairs, TAKEN)?;
+    pub(crate) fn parse(asked: Asked, now_ms: i64) -> Result<Self, Problem> {
+        let given = Given::new(asked, Self::TAKEN)?;
         let stats_type = given.word("stats-type", StatsType::WORDS)?;
         let graph = GraphRequest {
             window: given.window(now_ms)?,
             group_by: given.word("group_by", GroupBy::WORDS)?,
             filter: Filter {
+                scope: given.scope.clone(),
                 namespace_pattern: given.pattern("namespace")?,
                 include: given.pattern("include")?,
                 exclude: given.pattern("exclude")?,
@@ -196,20 +203,24 @@ impl NodeGraphRequest {
 }
 
 /// The parameters given. One without a value is as good as absent: dashboards send such.
-struct Given(Vec<(String, String)>);
+struct Given {
+    pairs: Vec<(String, String)>,
+    scope: Scope,
+}
 
 impl Given {
-    fn new(mut pairs: Vec<(String, String)>, taken: &[&str]) -> Result<Self, Problem> {
+    fn new(asked: Asked, taken: &[&str]) -> Result<Self, Problem> {
+        let Asked { mut pairs, scope } = asked;
         if let Some((name, _)) = pairs.iter().find(|(name, _)| !taken.contains(&name.as_str())) {
             let detail = format!("unknown parameter; there are {}", taken.join(", "));
             return Err(Problem::parameter(&echo(name), detail));
         }
         pairs.retain(|(_, value)| !value.is_empty());
-        Ok(Self(pairs))
+        Ok(Self { pairs, scope })
     }
 
     fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.as_str())
+        self.pairs.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
     fn one(&self, name: &str) -> Result<Option<&str>, Problem> {
@@ -247,6 +258,7 @@ impl Given {
     /// What all that filter take.
     fn filter(&self) -> Result<Filter, Problem> {
         Ok(Filter {
+            scope: self.scope.clone(),
             namespaces: self.list("namespace")?,
             namespace_pattern: None,
             include: self.pattern("include")?,
@@ -337,12 +349,8 @@ mod tests {
 
     const NOW_MS: i64 = 1_700_000_000_000;
 
-    fn pairs(query: &[(&str, &str)]) -> Vec<(String, String)> {
-        query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    }
-
     fn parse(query: &[(&str, &str)]) -> Result<GraphRequest, Problem> {
-        GraphRequest::parse(pairs(query), NOW_MS)
+        GraphRequest::parse(Asked::of_anybody(query), NOW_MS)
     }
 
     #[test]
@@ -351,7 +359,7 @@ mod tests {
         let hour = Requested { from_ms: NOW_MS - 3_600_000, to_ms: NOW_MS };
         assert_eq!(request.window, hour);
         assert_eq!(request.group_by, GroupBy::Workload);
-        assert_eq!(request.filter, Filter::default());
+        assert_eq!(request.filter, Filter { scope: Scope::All, ..Filter::default() });
         assert_eq!((request.stat, request.limit), (Stat::Connections, DEFAULT_LIMIT));
     }
 
@@ -405,11 +413,12 @@ mod tests {
             ("from", "1699996400000"),
             ("to", "1700000000000"),
         ];
-        let request = NodeGraphRequest::parse(pairs(&query), 0).unwrap();
+        let request = NodeGraphRequest::parse(Asked::of_anybody(&query), 0).unwrap();
         assert_eq!(request.stats_type, StatsType::Bytes);
         assert_eq!(request.graph.filter.namespace_pattern.as_deref(), Some("shop|bank"));
         assert_eq!(request.graph.filter.exclude, None);
-        let problem = NodeGraphRequest::parse(pairs(&[("stats-type", "x")]), 0).unwrap_err();
+        let problem =
+            NodeGraphRequest::parse(Asked::of_anybody(&[("stats-type", "x")]), 0).unwrap_err();
         assert_eq!(problem.parameter.as_deref(), Some("stats-type"));
     }
 }

@@ -1,13 +1,15 @@
 //! The service: configuration, start and end.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use flowtrail_service::admin::{self, Readiness, ReadinessPart, serve_router};
+use flowtrail_service::admin::{self, Readiness, ReadinessPart};
 use flowtrail_service::config::duration;
 use flowtrail_service::metrics::Metrics;
 use flowtrail_service::net::{ListenError, listen};
+use flowtrail_service::serve::serve_router;
 use flowtrail_service::store::{ClickHouseArgs, StoreError};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -15,9 +17,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::access::{Access, TokenFileError, warn_if_world_readable};
 use crate::http::{self, App};
 use crate::metrics::QueryMetrics;
-use crate::store::Store;
+use crate::store::{Limits, Store};
 
 /// How long requests under way may take once the end is asked for: within the half minute that
 /// Kubernetes gives. A client that does not read or write must not keep the process from ending.
@@ -50,6 +53,65 @@ pub struct Config {
         help_heading = "Query"
     )]
     pub max_concurrent_queries: u16,
+
+    /// Most memory that ClickHouse may take for one statement of an answer, in MiB, at least 16.
+    #[arg(
+        long,
+        env = "FLOWTRAIL_QUERY_MAX_MEMORY_MIB",
+        // Aggregates some million groups.
+        default_value_t = 1024,
+        value_parser = clap::value_parser!(u32).range(16..),
+        value_name = "MIB",
+        help_heading = "Query"
+    )]
+    pub query_max_memory_mib: u32,
+
+    /// Most rows that ClickHouse may read for one statement of an answer.
+    #[arg(
+        long,
+        env = "FLOWTRAIL_QUERY_MAX_ROWS",
+        // What two cores read in half a minute, the default timeout.
+        default_value_t = 1_000_000_000,
+        value_parser = clap::value_parser!(u64).range(1..),
+        value_name = "COUNT",
+        help_heading = "Query"
+    )]
+    pub query_max_rows: u64,
+
+    /// File of tokens, one of which callers then send as a bearer's, or as the password of HTTP's Basic scheme.
+    ///
+    /// A line is NAME TOKEN NAMESPACES, separated by blanks. NAME is for people. TOKEN has at least 32
+    /// letters, digits or -._~+/= (`openssl rand -hex 32` makes one). NAMESPACES is * for everything, or names
+    /// separated by commas: such a caller sees the edges with an end in one of them, and of the other
+    /// end the namespace, workload and Service, but not its pod, node and addresses. Empty lines and such as begin
+    /// with # do not count. The file is reread when it changes.
+    #[arg(long, env = "FLOWTRAIL_TOKEN_FILE", value_name = "FILE", help_heading = "Query")]
+    pub token_file: Option<PathBuf>,
+
+    /// Let everybody who reaches --listen see everything, also from other machines: for where something in front
+    /// asks who they are.
+    #[arg(
+        long,
+        env = "FLOWTRAIL_NO_TOKENS",
+        conflicts_with = "token_file",
+        help_heading = "Query"
+    )]
+    pub no_tokens: bool,
+}
+
+impl Default for Config {
+    /// The flags' defaults.
+    fn default() -> Self {
+        Self {
+            listen: ([127, 0, 0, 1], 8480).into(),
+            query_timeout: Duration::from_secs(30),
+            max_concurrent_queries: 8,
+            query_max_memory_mib: 1_024,
+            query_max_rows: 1_000_000_000,
+            token_file: None,
+            no_tokens: false,
+        }
+    }
 }
 
 /// Why the service cannot start.
@@ -61,6 +123,15 @@ pub enum QueryError {
     /// No query would ever be answered.
     #[error("--max-concurrent-queries is 0: use 1 or more")]
     NoQueries,
+    /// Other machines could read everything.
+    #[error(
+        "--listen {0} is reached from other machines, and whoever reaches it would see everything: \
+         give --token-file, or --no-tokens if something in front of it asks who they are"
+    )]
+    Open(SocketAddr),
+    /// Nobody could be told from anybody.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
     /// The port is taken or not to be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -74,16 +145,17 @@ pub struct Query {
     config: Config,
     store: ClickHouseArgs,
     app: App,
+    access: Access,
     metrics: Metrics,
     readiness: Readiness,
     ready: ReadinessPart,
 }
 
 impl Query {
-    /// Builds the service. Nothing is opened or asked yet.
+    /// Builds the service. Nothing is opened or asked yet, but the file of tokens is read.
     ///
     /// # Errors
-    /// If the configuration makes no sense.
+    /// If the configuration makes no sense, or the file of tokens cannot be used.
     pub fn new(
         config: Config,
         store: ClickHouseArgs,
@@ -96,14 +168,24 @@ impl Query {
         if config.max_concurrent_queries == 0 {
             return Err(QueryError::NoQueries);
         }
+        let access = match &config.token_file {
+            Some(path) => Access::of_file(path.clone())?,
+            None if config.no_tokens || config.listen.ip().is_loopback() => Access::Open,
+            None => return Err(QueryError::Open(config.listen)),
+        };
+        let limits = Limits {
+            time: config.query_timeout,
+            memory_bytes: u64::from(config.query_max_memory_mib) << 20,
+            rows_read: config.query_max_rows,
+        };
         let app = App::new(
-            Store::new(&store, config.query_timeout),
+            Store::new(&store, limits),
             QueryMetrics::new(&metrics),
             config.query_timeout,
             config.max_concurrent_queries,
         );
         let ready = readiness.part("query");
-        Ok(Self { config, store, app, metrics, readiness, ready })
+        Ok(Self { config, store, app, access, metrics, readiness, ready })
     }
 
     /// Takes the configured port. The listener tells the address when the port was 0.
@@ -129,7 +211,12 @@ impl Query {
         if let Ok(address) = listener.local_addr() {
             info!(%address, "query is listening");
         }
-        let router = http::router(self.app).merge(admin::router(self.metrics, self.readiness));
+        if let Some(path) = &self.config.token_file {
+            warn_if_world_readable(path);
+        }
+        tokio::spawn(self.access.clone().follow(shutdown.clone()));
+        let operations = admin::router(self.metrics, self.readiness);
+        let router = http::router(self.app, self.access, operations);
         if !drained(serve_router(listener, router, shutdown.clone()), shutdown, DRAIN).await {
             warn!("clients do not end, stopping without them");
         }
@@ -158,7 +245,20 @@ async fn drained(
 mod tests {
     use std::future::{pending, ready};
 
+    use clap::Parser;
+
     use super::*;
+
+    #[test]
+    fn the_defaults_are_those_of_the_flags() {
+        #[derive(Debug, Parser)]
+        struct Flags {
+            #[command(flatten)]
+            config: Config,
+        }
+        let flags = Flags::parse_from(["flowtrail"]).config;
+        assert_eq!(format!("{flags:?}"), format!("{:?}", Config::default()));
+    }
 
     #[tokio::test]
     async fn a_client_that_does_not_end_is_not_waited_for() {

@@ -5,7 +5,7 @@ mod evidence;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use clickhouse::{Client, Row};
+use clickhouse::Row;
 use flowtrail_schema::sql::Retention;
 use flowtrail_service::store::{self, ClickHouseArgs};
 use serde::Deserialize;
@@ -15,13 +15,12 @@ use crate::answer::Coverage;
 use crate::filter::Filter;
 use crate::params::{GroupBy, ValuesRequest};
 use crate::planner::{Held, Plan, Tier, plan};
+use crate::scope::Tables;
 use crate::sql::{self, CoverageRow, Detail, EdgeRow, OpenRow};
 use crate::values;
 use crate::window::{Bounds, Requested, resolution_s};
 pub(crate) use evidence::Range;
 
-/// Memory that one statement may take in ClickHouse: 1 GiB aggregates some million groups.
-const MAX_MEMORY_BYTES: u64 = 1 << 30;
 /// Rows that one statement may answer with: pairs of ends. About 1 kB each here, so a full answer
 /// takes tens of megabytes.
 const MAX_RESULT_ROWS: u64 = 50_000;
@@ -36,6 +35,14 @@ const GONE_AFTER_S: u32 = 300;
 
 /// How long it is remembered since when tiers are whole: retention moves that by a day at a time.
 const HELD_FOR: Duration = Duration::from_secs(60);
+
+/// What one statement may take in ClickHouse.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) time: Duration,
+    pub(crate) memory_bytes: u64,
+    pub(crate) rows_read: u64,
+}
 
 /// What goes wrong between a request and the store.
 #[derive(Debug, Error)]
@@ -52,6 +59,9 @@ pub(crate) enum StoreError {
     /// The statement needed too much memory, or its answer is too long.
     #[error("the question is too large")]
     TooLarge(#[source] clickhouse::error::Error),
+    /// The statement would read more rows than it may.
+    #[error("the question reads too much")]
+    ReadsTooMuch(#[source] clickhouse::error::Error),
     /// A regular expression that re2 does not take.
     #[error("ClickHouse does not take the regular expression")]
     Pattern(#[source] clickhouse::error::Error),
@@ -71,9 +81,10 @@ impl From<clickhouse::error::Error> for StoreError {
             Error::TimedOut => Self::TooSlow(error),
             // The numbers are ClickHouse's ErrorCodes.cpp.
             Error::BadResponse(text) => match exception_code(text) {
+                Some(158) => Self::ReadsTooMuch(error),
                 Some(159 | 160) => Self::TooSlow(error),
                 Some(202) => Self::Busy(error),
-                Some(158 | 241 | 396) => Self::TooLarge(error),
+                Some(241 | 396) => Self::TooLarge(error),
                 Some(427) => Self::Pattern(error),
                 Some(_) => Self::Refused(error),
                 // A proxy's answer, or a server that is starting or stopping.
@@ -94,24 +105,27 @@ fn exception_code(text: &str) -> Option<u32> {
 #[derive(Clone)]
 pub(crate) struct Store {
     args: ClickHouseArgs,
-    client: Client,
+    tables: Tables,
     /// Since when each tier is whole, and when that was asked.
     held: Arc<Mutex<Option<(Held, Instant)>>>,
 }
 
 impl Store {
-    /// A client whose statements end after `timeout`. Connects when used.
-    pub(crate) fn new(args: &ClickHouseArgs, timeout: Duration) -> Self {
+    /// A client whose statements keep within limits. Connects when used.
+    pub(crate) fn new(args: &ClickHouseArgs, limits: Limits) -> Self {
         let client = args
             .client()
-            .with_setting("max_execution_time", timeout.as_secs().max(1).to_string())
-            .with_setting("max_memory_usage", MAX_MEMORY_BYTES.to_string())
+            .with_setting("max_execution_time", limits.time.as_secs().max(1).to_string())
+            .with_setting("max_memory_usage", limits.memory_bytes.to_string())
+            .with_setting("max_rows_to_read", limits.rows_read.to_string())
+            .with_setting("read_overflow_mode", "throw")
             .with_setting("max_result_rows", MAX_RESULT_ROWS.to_string())
             .with_setting("max_result_bytes", MAX_RESULT_BYTES.to_string())
             .with_setting("result_overflow_mode", "throw")
             .with_setting("max_replica_delay_for_distributed_queries", MAX_REPLICA_DELAY_S)
             .with_setting("cancel_http_readonly_queries_on_client_close", "1");
-        Self { args: args.clone(), client, held: Arc::default() }
+        let tables = Tables::new(client, &args.clickhouse_database);
+        Self { args: args.clone(), tables, held: Arc::default() }
     }
 
     /// How to compute a window.
@@ -128,7 +142,7 @@ impl Store {
         }
         // Intervals divide minutes, so none that a bound is in reaches beyond its minute.
         let minute = |time_ms: i64| (time_ms / 60_000 * 60) as u32;
-        let query = self.client.query_raw(sql::INTERVAL_LENGTHS);
+        let query = self.tables.ask_for_all(sql::INTERVAL_LENGTHS);
         let query = query.param("first", minute(requested.from_ms));
         let query = query.param("last", minute(requested.to_ms - 1));
         let lengths: Vec<Length> = query.fetch_all().await?;
@@ -142,7 +156,7 @@ impl Store {
         if let Some((held, _)) = known.filter(|(_, at)| at.elapsed() < HELD_FOR) {
             return Ok(held);
         }
-        let query = self.client.query_raw(sql::EARLIEST);
+        let query = self.tables.ask_for_all(sql::EARLIEST);
         let query = query.fetch_one::<(u32, u32, u32, u32, u32)>();
         let (earliest, retention) = tokio::join!(query, self.args.retention());
         let (now_s, raw, minutes, hours, days) = earliest?;
@@ -163,7 +177,7 @@ impl Store {
     pub(crate) async fn coverage(&self, bounds: Bounds) -> Result<(Coverage, u32), StoreError> {
         let (first_hour, end_hour) =
             (bounds.from_s.next_multiple_of(3_600), bounds.to_s / 3_600 * 3_600);
-        let query = self.client.query_raw(sql::COVERAGE);
+        let query = self.tables.ask_for_all(sql::COVERAGE);
         let query = query.param("from", bounds.from_s).param("to", bounds.to_s);
         let query = query.param("first_hour", first_hour);
         let query = query.param("end_hour", end_hour.max(first_hour));
@@ -181,7 +195,8 @@ impl Store {
         plan: &Plan,
     ) -> Result<Vec<EdgeRow>, StoreError> {
         let detail = Detail::of(group_by, filter);
-        let query = self.client.query_raw(&sql::edges(group_by, detail, &filter.sql(), plan));
+        let statement = sql::edges(group_by, detail, &filter.sql(), plan);
+        let query = self.tables.ask(&filter.scope, &statement);
         Ok(filter.bind(query).fetch_all().await?)
     }
 
@@ -195,7 +210,8 @@ impl Store {
         if instants.is_empty() {
             return Ok(Vec::new());
         }
-        let query = self.client.query_raw(&sql::open_at(group_by, &filter.sql(), instants));
+        let query =
+            self.tables.ask(&filter.scope, &sql::open_at(group_by, &filter.sql(), instants));
         Ok(filter.bind(query).fetch_all().await?)
     }
 
@@ -209,7 +225,7 @@ impl Store {
     ) -> Result<Vec<OpenRow>, StoreError> {
         let detail = Detail::of(group_by, filter);
         let statement = sql::open_at_boundary(group_by, detail, &filter.sql(), tier, at_s);
-        Ok(filter.bind(self.client.query_raw(&statement)).fetch_all().await?)
+        Ok(filter.bind(self.tables.ask(&filter.scope, &statement)).fetch_all().await?)
     }
 
     /// Namespace, name and connections of what there is to choose from, and one more than `limit` if there is.
@@ -218,7 +234,7 @@ impl Store {
         request: &ValuesRequest,
         plan: &Plan,
     ) -> Result<Vec<(String, String, u64)>, StoreError> {
-        let query = self.client.query_raw(&values::sql(request, plan));
+        let query = self.tables.ask(&request.scope, &values::sql(request, plan));
         Ok(values::bind(request, query).fetch_all().await?)
     }
 }

@@ -4,6 +4,7 @@
 //! connection has a row. So a value is listed if and only if the graph of the same minutes has it.
 
 use clickhouse::query::Query;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::answer::{Coverage, Window};
@@ -14,7 +15,7 @@ use crate::store::{Store, StoreError};
 use crate::window::Requested;
 
 /// Values to choose from, those of the most connections first.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Values {
     /// The window that was looked at: the requested one, widened to whole minutes at least.
     pub window: Window,
@@ -27,7 +28,7 @@ pub struct Values {
 }
 
 /// One of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Value {
     /// What tells it from all others: `namespace/name`, or the name of what has no namespace.
     pub value: String,

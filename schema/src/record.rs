@@ -108,7 +108,9 @@ impl From<SocketAddr> for Endpoint {
 }
 
 /// The counters of one direction, in a record and, summed, in an answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 pub struct Counters {
     /// IP packet lengths: IP header included, link layer excluded (IPFIX octetDeltaCount, IE 1).
     pub bytes: u64,

@@ -8,13 +8,12 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use axum::serve::ListenerExt;
 use clap::Args;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::net::{ListenError, listen};
+use crate::serve::serve_router;
 
 /// Where the admin port listens.
 #[derive(Args, Clone, Debug)]
@@ -91,23 +90,6 @@ pub async fn serve(
     let listener = listen(address, "--admin-listen").await?;
     tokio::spawn(serve_router(listener, router(metrics, readiness), shutdown));
     Ok(())
-}
-
-/// Serves routes on a listener until the token is cancelled; requests under way are finished.
-pub async fn serve_router(listener: TcpListener, router: Router, shutdown: CancellationToken) {
-    // An answer's last bytes are a write of their own: held back until the client acknowledges those
-    // before, which clients put off, they would cost each request 40 ms.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot switch nagle's algorithm off");
-        }
-    });
-    let served = axum::serve(listener, router)
-        .with_graceful_shutdown(async move { shutdown.cancelled().await })
-        .await;
-    if let Err(error) = served {
-        tracing::error!(%error, "http server ended");
-    }
 }
 
 async fn ready(State(readiness): State<Readiness>) -> impl IntoResponse {

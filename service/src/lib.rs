@@ -1,5 +1,5 @@
 //! Plumbing that every Flowtrail service shares, deliberately small: configuration, telemetry, the
-//! admin port, shutdown, and the way to ClickHouse.
+//! admin port, serving HTTP, shutdown, and the way to ClickHouse.
 
 pub mod admin;
 pub mod audit;
@@ -9,6 +9,7 @@ pub mod kafka;
 pub mod metrics;
 pub mod net;
 pub mod secret;
+pub mod serve;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;

@@ -4,6 +4,8 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 
+use subtle::ConstantTimeEq;
+
 /// A password. Neither `Debug` nor an error shows it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -15,6 +17,11 @@ impl Secret {
     /// The password itself, for the client that sends it.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Whether a given password is this one, in a time that says nothing about where they differ.
+    pub fn is(&self, given: &[u8]) -> bool {
+        self.0.as_bytes().ct_eq(given).into()
     }
 }
 
@@ -45,7 +52,10 @@ pub fn secret_file(path: &str) -> Result<Secret, String> {
 }
 
 /// A small file's text, for the parsers of flags that name one.
-pub(crate) fn read(path: &str) -> Result<String, String> {
+///
+/// # Errors
+/// If the file cannot be read, is no UTF-8, or has more than 64 KiB.
+pub fn read(path: &str) -> Result<String, String> {
     let mut text = String::new();
     File::open(path)
         .and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text))
@@ -83,6 +93,15 @@ mod tests {
         let large = vec![b'x'; MAX_BYTES as usize + 1];
         assert!(parsed(&large).is_err_and(|error| error.contains("the right file")));
         assert!(secret_file("/nowhere/password").unwrap_err().contains("cannot read it"));
+    }
+
+    #[test]
+    fn only_the_whole_password_is_the_password() {
+        let secret = Secret::from("hunter2".to_owned());
+        assert!(secret.is(b"hunter2"));
+        for other in ["", "hunter", "hunter22", "hunter3", "Hunter2"] {
+            assert!(!secret.is(other.as_bytes()), "{other}");
+        }
     }
 
     #[test]

@@ -1,17 +1,19 @@
-//! `flowtrail graph`: the graph in a terminal, from a running query service.
+//! `flowtrail graph`: the graph in a terminal, from a running query service or the folder of an `up`.
 
-mod render;
+mod csv;
+mod drawing;
+mod source;
+mod table;
+mod text;
 
-use std::time::Duration;
+use std::io::{IsTerminal, stdout};
+use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use flowtrail_query::Graph;
-
-/// A graph is computed in well under this, or the service says itself that it took too long.
-const TIMEOUT: Duration = Duration::from_secs(60);
-/// Largest answer that is read: 2,000 edges are about 2 MiB.
-const MAX_ANSWER_BYTES: u64 = 64 << 20;
+use flowtrail_service::secret::{Secret, secret_file};
+use table::Style;
 
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
@@ -23,6 +25,29 @@ pub(crate) struct Arguments {
         value_name = "URL"
     )]
     url: String,
+
+    /// File with the token that the service takes, read at start.
+    #[arg(long, env = "FLOWTRAIL_GRAPH_TOKEN_FILE", value_parser = secret_file, value_name = "FILE", group = "graph_token")]
+    token_file: Option<Secret>,
+
+    /// That token; better given in the environment than on the command line.
+    #[arg(
+        long,
+        env = "FLOWTRAIL_GRAPH_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN",
+        group = "graph_token"
+    )]
+    token: Option<Secret>,
+
+    /// Instead of asking a service, read the folder that `flowtrail up` was given as --data and that it no
+    /// longer uses.
+    #[arg(long, env = "FLOWTRAIL_GRAPH_DATA", value_name = "DIR", conflicts_with = "url")]
+    data: Option<PathBuf>,
+
+    /// The engine's library for --data, libchdb.so; by default the one that `up` takes.
+    #[arg(long, env = "FLOWTRAIL_ENGINE", value_name = "PATH")]
+    engine: Option<PathBuf>,
 
     /// Start of the window: epoch milliseconds, RFC 3339, now, or now-6h.
     #[arg(long, env = "FLOWTRAIL_GRAPH_FROM", default_value = "now-1h", value_name = "TIME")]
@@ -88,70 +113,45 @@ enum Format {
     Dot,
     /// For Markdown.
     Mermaid,
+    /// A line for each edge, for programs: every field, exact.
+    Csv,
 }
 
-pub(crate) fn run(arguments: Arguments, check: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: Arguments, check: bool) -> anyhow::Result<()> {
     if check {
         return super::configuration_is_valid();
     }
-    let text = fetch(&arguments)?;
-    let printed = match arguments.format {
-        Format::Json => text,
-        format => {
-            let graph: Graph = serde_json::from_str(&text).with_context(|| {
-                format!("{} answered with no graph: is it a flowtrail?", arguments.url)
-            })?;
-            match format {
-                Format::Dot => render::dot(&graph),
-                Format::Mermaid => render::mermaid(&graph),
-                _ => render::table(&graph),
-            }
+    let (format, url) = (arguments.format, arguments.url.clone());
+    let (text, from) = match arguments.data.clone() {
+        Some(data) => {
+            let text = source::of_folder(arguments, &data).await?;
+            (text, data.display().to_string())
         }
+        None => (source::of_service(arguments, url.clone()).await?, url),
     };
-    super::print(&printed)
+    if format == Format::Json {
+        return super::print(&text);
+    }
+    let graph: Graph = serde_json::from_str(&text).with_context(|| {
+        format!("{from} answered with no graph: is it a flowtrail of this version?")
+    })?;
+    super::print(&match format {
+        Format::Dot => drawing::dot(&graph),
+        Format::Mermaid => drawing::mermaid(&graph),
+        Format::Csv => csv::csv(&graph)?,
+        Format::Table | Format::Json => table::table(&graph, style()),
+    })
 }
 
-fn fetch(arguments: &Arguments) -> anyhow::Result<String> {
-    let url = format!("{}/api/v1/graph", arguments.url.trim_end_matches('/'));
-    let agent = ureq::Agent::new_with_config(
-        ureq::Agent::config_builder()
-            .timeout_global(Some(TIMEOUT))
-            .http_status_as_error(false)
-            .build(),
-    );
-    let mut request = agent.get(&url).query("from", &arguments.from).query("to", &arguments.to);
-    let single = [
-        ("group_by", &arguments.group_by),
-        ("include", &arguments.include),
-        ("exclude", &arguments.exclude),
-        ("q", &arguments.q),
-        ("stat", &arguments.stat),
-        ("limit", &arguments.limit.map(|limit| limit.to_string())),
-    ];
-    for (name, value) in single {
-        if let Some(value) = value {
-            request = request.query(name, value);
-        }
-    }
-    let lists =
-        [("namespace", &arguments.namespace), ("port", &arguments.port), ("kind", &arguments.kind)];
-    for (name, values) in lists {
-        for value in values {
-            request = request.query(name, value);
-        }
-    }
-    let mut answer = request.call().with_context(|| {
-        format!(
-            "no answer from {}: start `flowtrail up` or `flowtrail query`, or give --url",
-            arguments.url
-        )
-    })?;
-    let text = answer.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_string()?;
-    if !answer.status().is_success() {
-        // A problem says in `detail` which parameter is wrong, and what it takes.
-        let problem: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-        let detail = problem["detail"].as_str().or(problem["title"].as_str()).unwrap_or(&text);
-        bail!("{} answered {}: {detail}", arguments.url, answer.status());
-    }
-    Ok(text)
+/// As the terminal has it. Somebody who reads a file or a pipe gets all, unless COLUMNS says how wide.
+fn style() -> Style {
+    let terminal = stdout().is_terminal();
+    let given = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let measured = || {
+        let (terminal_size::Width(columns), _) = terminal_size::terminal_size_of(stdout())?;
+        Some(usize::from(columns))
+    };
+    // https://no-color.org: whatever its value, unless it has none.
+    let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    Style { width: given.filter(|columns| *columns > 0).or_else(measured), colours }
 }

@@ -75,6 +75,13 @@ pub(crate) async fn run(
             access.clickhouse_max_execution_time,
         );
     }
+    if query.query_max_memory_mib > access.clickhouse_max_memory_mib {
+        bail!(
+            "--query-max-memory-mib is {}, above --clickhouse-max-memory-mib, {}: lower the one or raise the other",
+            query.query_max_memory_mib,
+            access.clickhouse_max_memory_mib,
+        );
+    }
     if capture.read.is_none() {
         // Beside the rows, which a restart does not lose either.
         let directory = engine.data_folder()?.join("agent");
@@ -137,7 +144,7 @@ pub(crate) async fn run(
 }
 
 /// The embedded engine, as one of its users.
-fn store_of(login: &Login, url: &str) -> ClickHouseArgs {
+pub(super) fn store_of(login: &Login, url: &str) -> ClickHouseArgs {
     ClickHouseArgs {
         clickhouse_user: Some(login.user.to_owned()),
         clickhouse_password: login.password.clone(),

@@ -3,13 +3,14 @@
 //! Instants end in `_us`: microseconds since the epoch, as the kernel dated the packets. `sent` is client to
 //! server, `received` server to client.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::comparison::{Comparison, Disagreement};
 use crate::answer::{Closed, Counters, Coverage, Window};
 
 /// A page of the connections of a window.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Connections {
     /// The window that was computed, from raw rows alone: nothing else knows connections.
     pub window: Window,
@@ -27,7 +28,7 @@ pub struct Connections {
 
 /// One TCP connection; or, where records were folded while Kafka was away, those of a client with a
 /// server.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Connection {
     /// Both initial sequence numbers in hexadecimal, the client's first (8 digits each); see `id_kind`.
     pub id: String,
@@ -83,7 +84,7 @@ pub struct Connection {
 }
 
 /// How a connection stood.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Open.
@@ -99,7 +100,7 @@ pub enum State {
 }
 
 /// What the first instant of a connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Start {
     /// Its SYN, in the window.
@@ -111,7 +112,7 @@ pub enum Start {
 }
 
 /// One end of a connection: what it was named, and what it was seen as.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct End {
     /// `pod`, `service`, `node`, `external` or `unknown`.
     pub kind: String,
@@ -140,7 +141,7 @@ pub struct End {
 }
 
 /// An interval in which an object held an address, or a port of one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Ownership {
     /// The address; `::` for a port of every node (NodePort).
     pub address: String,
@@ -165,7 +166,7 @@ pub struct Ownership {
 }
 
 /// Once-only measures in milliseconds; null if not in the window. Of a summary, means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Latencies {
     /// SYN to SYN-ACK.
     pub syn_to_synack_ms: Option<f64>,
@@ -176,7 +177,7 @@ pub struct Latencies {
 }
 
 /// A connection as one observation point saw it in the window.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Observation {
     /// Node of the observation point.
     pub node: String,

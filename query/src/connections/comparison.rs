@@ -1,9 +1,10 @@
 //! The answer's part on what the sides of a connection disagree in, and why they cannot be compared.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The client's side and the server's held against each other.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Comparison {
     /// Index in `observations` of the client's side; null if nobody looked from there.
     pub client_side: Option<usize>,
@@ -18,7 +19,7 @@ pub struct Comparison {
 }
 
 /// Why two sides cannot be compared. A difference would be a number, but not of what was lost.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub enum Obstacle {
     /// Nobody looked from this side.
@@ -70,7 +71,7 @@ pub enum Obstacle {
 }
 
 /// Why an agent did not see all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GapKind {
     /// No report: it was not there, or the report is not here yet.
@@ -84,7 +85,7 @@ pub enum GapKind {
 }
 
 /// A side of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
     /// The client's.
@@ -94,7 +95,7 @@ pub enum Side {
 }
 
 /// A direction of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
     /// Client to server.
@@ -104,7 +105,7 @@ pub enum Direction {
 }
 
 /// What the sender's side saw of a direction, less what the receiver's side saw.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Difference {
     /// Packets.
     pub packets: i64,
@@ -117,7 +118,7 @@ pub struct Difference {
 }
 
 /// What a difference between two sides means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// None at all.
@@ -136,7 +137,7 @@ pub enum Verdict {
 }
 
 /// Something that observations of one connection do not agree in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum Disagreement {
     /// The sender's side saw more than the receiver's. A retransmission that arrived makes no difference.

@@ -313,7 +313,7 @@ pub(crate) fn ownerships() -> String {
                 toUnixTimestamp64Micro(deleted) AS deleted_us,
                 toUnixTimestamp64Micro(released) AS released_us,
                 toUnixTimestamp64Micro(last_seen) AS last_seen_us
-            FROM identities FINAL
+            FROM identities
             WHERE address IN {{addresses:Array(IPv6)}} AND (port = 0 OR port IN {{ports:Array(UInt16)}})
         ) AS held
         WHERE start_us <= {{until_us:Int64}} AND (end_us = 0 OR end_us >= {{since_us:Int64}})

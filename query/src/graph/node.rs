@@ -23,10 +23,12 @@ impl Face {
         // An Enum8 column holds no other number.
         let kind = EntityKind::from_number(i32::from(*number)).unwrap_or(EntityKind::Unknown);
         let address = || end.8.to_canonical().to_string();
+        // Only what a caller may not see has none, where an address is asked for.
+        let hidden = end.8.is_unspecified();
         match group_by {
+            GroupBy::Ip if hidden => Self::folded(kind, namespace),
             GroupBy::Ip => Self::named("ip", "", &address()),
-            GroupBy::Namespace if namespace.is_empty() => Self::named(kind.as_str(), "", ""),
-            GroupBy::Namespace => Self::named("namespace", "", namespace),
+            GroupBy::Namespace => Self::folded(kind, namespace),
             GroupBy::Service if !service.is_empty() => {
                 Self::named("service", service_namespace, service)
             }
@@ -34,6 +36,11 @@ impl Face {
             GroupBy::Workload | GroupBy::Service if !workload.is_empty() => {
                 Self::named("workload", namespace, workload).owned_by(workload_kind, workload)
             }
+            // What has a workload has a name, though not for every caller.
+            GroupBy::Pod if name.is_empty() && !workload.is_empty() => {
+                Self::named("workload", namespace, workload).owned_by(workload_kind, workload)
+            }
+            _ if name.is_empty() && hidden => Self::folded(kind, namespace),
             _ if name.is_empty() => Self::named(kind.as_str(), namespace, &address()),
             _ => Self::named(kind.as_str(), namespace, name).owned_by(workload_kind, workload),
         }
@@ -42,6 +49,14 @@ impl Face {
     /// What `limit` left out.
     pub(crate) fn other() -> Self {
         Self::named("other", "", "")
+    }
+
+    /// All of a namespace, or of what has none.
+    fn folded(kind: EntityKind, namespace: &str) -> Self {
+        match namespace {
+            "" => Self::named(kind.as_str(), "", ""),
+            namespace => Self::named("namespace", "", namespace),
+        }
     }
 
     fn named(kind: &str, namespace: &str, name: &str) -> Self {

@@ -7,6 +7,7 @@ use flowtrail_service::store::ClickHouseArgs;
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::store::Limits;
 
 async fn listener() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -18,9 +19,11 @@ async fn listener() -> (TcpListener, SocketAddr) {
 async fn problem(store: SocketAddr, timeout: Duration, at_once: u16) -> (Problem, bool) {
     let store = ClickHouseArgs::at(format!("http://{store}"));
     let metrics = QueryMetrics::new(&Metrics::new());
-    let app = App::new(Store::new(&store, timeout), metrics, timeout, at_once);
+    let limits = Limits { time: timeout, memory_bytes: 1 << 30, rows_read: 1 };
+    let app = App::new(Store::new(&store, limits), metrics, timeout, at_once);
+    let router = router(app, Access::Open, Router::new());
     let (listener, address) = listener().await;
-    tokio::spawn(async move { axum::serve(listener, router(app)).await });
+    tokio::spawn(async move { axum::serve(listener, router).await });
     let ask = move || {
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
         let mut response = agent.get(format!("http://{address}/api/v1/graph")).call().unwrap();
@@ -63,6 +66,7 @@ fn what_the_store_says_stays_in_the_log() {
         store_problem(&StoreError::from(error))
     };
     let cases = [
+        ("Code: 158. DB::Exception: Limit for rows exceeded", 422),
         ("Code: 159. DB::Exception: Timeout exceeded", 504),
         ("Code: 202. DB::Exception: Too many simultaneous queries", 503),
         ("Code: 241. DB::Exception: Memory limit exceeded", 422),
@@ -76,4 +80,130 @@ fn what_the_store_says_stays_in_the_log() {
         assert_eq!(problem.status, status, "{text}");
         assert!(!problem.detail.contains("Exception"), "{}", problem.detail);
     }
+}
+
+/// A service without a store, with routes of its own, asked as raw HTTP.
+async fn served(access: Access) -> SocketAddr {
+    let store = ClickHouseArgs::at("http://127.0.0.1:1".to_owned());
+    let limits = Limits { time: Duration::from_secs(1), memory_bytes: 1 << 30, rows_read: 1 };
+    let metrics = QueryMetrics::new(&Metrics::new());
+    let app = App::new(Store::new(&store, limits), metrics, limits.time, 1);
+    let routes = routes()
+        .route("/panic", get(async || -> &'static str { panic!("a secret of the stack") }))
+        .route(
+            "/number/{number}",
+            get(async |axum::extract::Path(number): axum::extract::Path<u8>| number.to_string()),
+        )
+        .route("/large", get(async || Json(vec!["same"; 10_000])));
+    let operations = Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/metrics", get(async || "metrics\n"));
+    let router = behind_the_door(routes, app, access, operations);
+    let (listener, address) = listener().await;
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
+struct Response {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Response {
+    fn problem(&self) -> Problem {
+        assert!(self.head.contains("content-type: application/problem+json"), "{}", self.head);
+        let problem: Problem = serde_json::from_slice(&self.body).unwrap();
+        assert_eq!(problem.status, self.status);
+        problem
+    }
+}
+
+async fn ask(address: SocketAddr, method: &str, path: &str, headers: &str) -> Response {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8(answer[..end].to_vec()).unwrap().to_lowercase();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Response { status, head, body: answer[end + 4..].to_vec() }
+}
+
+#[tokio::test]
+async fn every_error_is_a_problem() {
+    let address = served(Access::Open).await;
+    let panicked = ask(address, "GET", "/panic", "").await;
+    assert_eq!(panicked.status, 500);
+    assert!(panicked.problem().detail.contains("defect"), "{}", panicked.problem().detail);
+    assert!(!panicked.problem().detail.contains("secret"));
+    // It goes on after one.
+    assert_eq!(ask(address, "GET", "/number/7", "").await.body, b"7");
+
+    let rejected = ask(address, "GET", "/number/x", "").await;
+    assert_eq!(rejected.status, 400);
+    assert!(
+        rejected.problem().detail.contains("/number/x") || !rejected.problem().detail.is_empty()
+    );
+    assert_eq!(ask(address, "GET", "/nowhere", "").await.problem().status, 404);
+    for method in ["POST", "OPTIONS", "DELETE"] {
+        let refused = ask(address, method, "/api/v1/graph", "").await;
+        assert_eq!(refused.problem().status, 405);
+        assert!(refused.head.contains("allow: get,head"), "{}", refused.head);
+    }
+    let long = format!("/api/v1/graph?include={}", "x".repeat(40_000));
+    assert_eq!(ask(address, "GET", &long, "").await.problem().status, 414);
+    let head = ask(address, "HEAD", "/api/v1/graph?group_by=x", "").await;
+    assert_eq!((head.status, head.body.len()), (400, 0));
+}
+
+#[tokio::test]
+async fn large_answers_are_compressed_as_asked() {
+    let address = served(Access::Open).await;
+    let plain = ask(address, "GET", "/large", "").await;
+    for coding in ["gzip", "br", "zstd"] {
+        let header = format!("accept-encoding: {coding}\r\n");
+        let compressed = ask(address, "GET", "/large", &header).await;
+        let said = format!("content-encoding: {coding}");
+        assert!(compressed.head.contains(&said), "{}", compressed.head);
+        assert!(compressed.head.contains("vary: accept-encoding"), "{}", compressed.head);
+        assert!(compressed.body.len() < plain.body.len() / 10);
+    }
+}
+
+#[tokio::test]
+async fn nobody_passes_the_door_without_a_token() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tokens");
+    let (all, shop) = ("a".repeat(32), "b".repeat(32));
+    std::fs::write(&path, format!("all {all} *\nshop {shop} shop\n")).unwrap();
+    let address = served(Access::of_file(path).unwrap()).await;
+    let bearer = |token: &str| format!("authorization: Bearer {token}\r\n");
+    let status = async |path: &str, headers: &str| ask(address, "GET", path, headers).await.status;
+    let private = [
+        "/api/v1/graph",
+        "/nodegraph/api/health",
+        "/nodegraph/api/graph/fields",
+        "/nodegraph/api/graph/data",
+        "/metrics",
+        "/nowhere",
+        "//healthz",
+        "/healthz/",
+        "/HEALTHZ",
+    ];
+    for path in private {
+        let refused = ask(address, "GET", path, "").await;
+        assert_eq!(refused.problem().status, 401, "{path}");
+        assert!(refused.head.contains("www-authenticate: bearer"), "{}", refused.head);
+        assert!(refused.head.contains("www-authenticate: basic"), "{}", refused.head);
+        assert_eq!(status(path, &bearer(&"c".repeat(32))).await, 401, "{path}");
+        assert_ne!(status(path, &bearer(&all)).await, 401, "{path}");
+    }
+    assert_eq!(status("/healthz", "").await, 200);
+    assert_eq!(status("/nodegraph/api/health", &bearer(&shop)).await, 200);
+    assert_eq!(status("/metrics", &bearer(&shop)).await, 403);
+    assert_eq!(status("/metrics", &bearer(&all)).await, 200);
 }

@@ -3,13 +3,14 @@
 use super::{Given, GroupBy, Order, refused};
 use crate::connections::{Cursor, EdgeFilter};
 use crate::filter::Filter;
+use crate::http::Asked;
 use crate::problem::Problem;
 use crate::window::Requested;
 
 /// Connections on a page without `limit`: what a person reads.
-const DEFAULT_PAGE: usize = 50;
+pub(crate) const DEFAULT_PAGE: usize = 50;
 /// Largest page: with all evidence an answer of about 5 MB.
-const MAX_PAGE: usize = 500;
+pub(crate) const MAX_PAGE: usize = 500;
 
 /// Which connections to list.
 #[derive(Clone, Debug)]
@@ -25,26 +26,28 @@ pub(crate) struct ConnectionsRequest {
 }
 
 impl ConnectionsRequest {
+    /// Its parameters.
+    pub(crate) const TAKEN: &[&str] = &[
+        "from",
+        "to",
+        "group_by",
+        "namespace",
+        "include",
+        "exclude",
+        "port",
+        "kind",
+        "q",
+        "edge",
+        "source",
+        "target",
+        "order",
+        "limit",
+        "cursor",
+    ];
+
     /// From the parameters of a URL. `now_ms` is the instant that `now` means.
-    pub(crate) fn parse(pairs: Vec<(String, String)>, now_ms: i64) -> Result<Self, Problem> {
-        const TAKEN: &[&str] = &[
-            "from",
-            "to",
-            "group_by",
-            "namespace",
-            "include",
-            "exclude",
-            "port",
-            "kind",
-            "q",
-            "edge",
-            "source",
-            "target",
-            "order",
-            "limit",
-            "cursor",
-        ];
-        let given = Given::new(pairs, TAKEN)?;
+    pub(crate) fn parse(asked: Asked, now_ms: i64) -> Result<Self, Problem> {
+        let given = Given::new(asked, Self::TAKEN)?;
         let after = match given.one("cursor")? {
             None => None,
             Some(text) => Some(text.parse::<Cursor>().map_err(|()| {
@@ -108,8 +111,7 @@ mod tests {
     const NOW_MS: i64 = 1_700_000_000_000;
 
     fn parse(query: &[(&str, &str)]) -> Result<ConnectionsRequest, Problem> {
-        let pairs = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        ConnectionsRequest::parse(pairs.collect(), NOW_MS)
+        ConnectionsRequest::parse(Asked::of_anybody(query), NOW_MS)
     }
 
     #[test]

@@ -3,13 +3,15 @@
 use std::str::FromStr;
 
 use super::{Given, MAX_LIMIT};
+use crate::http::Asked;
 use crate::problem::Problem;
+use crate::scope::Scope;
 use crate::window::Requested;
 
 /// Longest text that is searched for, in bytes: a namespace and a name.
-const MAX_SEARCH: usize = 512;
+pub(crate) const MAX_SEARCH: usize = 512;
 /// Values answered without `limit`: more than a dropdown shows without being searched.
-const DEFAULT_VALUES: usize = 1_000;
+pub(crate) const DEFAULT_VALUES: usize = 1_000;
 
 words! {
     /// What there are values of.
@@ -33,6 +35,7 @@ words! {
 #[derive(Clone, Debug)]
 pub(crate) struct ValuesRequest {
     pub(crate) of: Of,
+    pub(crate) scope: Scope,
     pub(crate) window: Requested,
     /// Of ends in these namespaces; empty is any.
     pub(crate) namespaces: Vec<String>,
@@ -44,19 +47,17 @@ pub(crate) struct ValuesRequest {
 }
 
 impl ValuesRequest {
+    /// Its parameters.
+    pub(crate) const TAKEN: &[&str] = &["from", "to", "namespace", "prefix", "contains", "limit"];
+
     /// From the last part of the path and the parameters. `now_ms` is the instant that `now` means.
-    pub(crate) fn parse(
-        of: &str,
-        pairs: Vec<(String, String)>,
-        now_ms: i64,
-    ) -> Result<Self, Problem> {
-        const TAKEN: &[&str] = &["from", "to", "namespace", "prefix", "contains", "limit"];
+    pub(crate) fn parse(of: &str, asked: Asked, now_ms: i64) -> Result<Self, Problem> {
         let of = Of::from_str(of).map_err(|()| {
             let detail =
                 format!("there are values of {}: ask for one of these", Of::WORDS.join(", "));
             Problem::new(axum::http::StatusCode::NOT_FOUND, detail)
         })?;
-        let given = Given::new(pairs, TAKEN)?;
+        let given = Given::new(asked, Self::TAKEN)?;
         let search = |name| {
             let text = given.one(name)?.unwrap_or_default();
             if text.len() > MAX_SEARCH {
@@ -66,6 +67,7 @@ impl ValuesRequest {
         };
         Ok(Self {
             of,
+            scope: given.scope.clone(),
             window: given.window(now_ms)?,
             namespaces: given.list("namespace")?,
             prefix: search("prefix")?,
@@ -86,8 +88,7 @@ mod tests {
     #[test]
     fn bad_values_are_refused_with_what_is_taken() {
         let parse = |of, name: &str, value: &str| {
-            ValuesRequest::parse(of, vec![(name.to_owned(), value.to_owned())], 7_200_000)
-                .unwrap_err()
+            ValuesRequest::parse(of, Asked::of_anybody(&[(name, value)]), 7_200_000).unwrap_err()
         };
         let problem = parse("pod", "limit", "1");
         assert_eq!(problem.status, 404);

@@ -122,7 +122,11 @@ fn keys(side: &str, group_by: GroupBy) -> Vec<(&'static str, String)> {
             whole("node"),
             address("node name"),
         ]),
-        GroupBy::Ip => keys.push(("address", format!("{side}_real_ip"))),
+        // A hidden address is folded into its namespace.
+        GroupBy::Ip => keys.extend([
+            ("namespace", format!("if({side}_real_ip = {NO_ADDRESS}, {side}_namespace, '')")),
+            ("address", format!("{side}_real_ip")),
+        ]),
     }
     if group_by == GroupBy::Service && side == "server" {
         let column = |name: &str| name.to_owned();

@@ -8,11 +8,9 @@ use super::{Store, StoreError};
 use crate::connections::sql::{self, GapRow, ObservationRow, OwnershipRow, PageRow};
 use crate::params::ConnectionsRequest;
 use crate::planner::{Held, Tier, plan};
+use crate::scope::Scope;
 use crate::window::{Bounds, Requested};
 
-/// Rows that one statement may read: a day of a hundred thousand connections a minute. Edges of longer windows
-/// come from rollups; connections are in raw rows alone.
-const MAX_ROWS_READ: u64 = 500_000_000;
 /// Addresses bound to one statement: parameters travel in its URL, which is 64 KiB at most.
 const ADDRESSES_AT_ONCE: usize = 500;
 
@@ -55,7 +53,8 @@ impl Store {
     ) -> Result<Vec<PageRow>, StoreError> {
         let ConnectionsRequest { filter, edge, order, limit, after, .. } = request;
         let statement = sql::page(*order, &filter.sql(), &edge.sql(), after.is_some());
-        let mut query = self.of(&statement, range).param("limit", limit + 1);
+        let query = self.tables.ask(&filter.scope, &statement);
+        let mut query = of_range(query, range).param("limit", limit + 1);
         if let Some(cursor) = after {
             let key = cursor.key;
             query = query
@@ -81,11 +80,12 @@ impl Store {
     ) -> Result<Vec<ObservationRow>, StoreError> {
         let ConnectionsRequest { filter, edge, .. } = request;
         let statement = sql::observations(&filter.sql(), &edge.sql());
-        let query = self.of(&statement, range).param("isns", isns).param("hashes", hashes);
+        let query = self.tables.ask(&filter.scope, &statement);
+        let query = of_range(query, range).param("isns", isns).param("hashes", hashes);
         Ok(edge.bind(filter.bind(query)).fetch_all().await?)
     }
 
-    /// When the agents of some nodes did not see all.
+    /// When the agents of some nodes, which are in rows that the caller sees, did not see all.
     pub(crate) async fn gaps(
         &self,
         nodes: &[&str],
@@ -93,7 +93,8 @@ impl Store {
     ) -> Result<Vec<GapRow>, StoreError> {
         let mut all = Vec::new();
         for nodes in nodes.chunks(NODES_AT_ONCE) {
-            let query = self.of(&sql::gaps(), range).param("nodes", nodes);
+            let query = self.tables.ask_for_all(&sql::gaps());
+            let query = of_range(query, range).param("nodes", nodes);
             all.extend(query.fetch_all::<GapRow>().await?);
         }
         Ok(all)
@@ -102,6 +103,7 @@ impl Store {
     /// Who held addresses, or ports of every node, within some microseconds since the epoch.
     pub(crate) async fn ownerships(
         &self,
+        scope: &Scope,
         addresses: &[Ipv6Addr],
         ports: &[u16],
         (since_us, until_us): (i64, i64),
@@ -109,20 +111,16 @@ impl Store {
         let mut all = Vec::new();
         for addresses in addresses.chunks(ADDRESSES_AT_ONCE) {
             let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-            let query = self.client.query_raw(&sql::ownerships());
+            // As FINAL, which cannot be said of what a limited caller sees.
+            let query = self.tables.ask(scope, &sql::ownerships()).with_setting("final", "1");
             let query = query.param("addresses", addresses).param("ports", ports);
             let query = query.param("since_us", since_us).param("until_us", until_us);
             all.extend(query.fetch_all::<OwnershipRow>().await?);
         }
         Ok(all)
     }
+}
 
-    fn of(&self, statement: &str, range: Range) -> Query {
-        self.client
-            .query_raw(statement)
-            .with_setting("max_rows_to_read", MAX_ROWS_READ.to_string())
-            .param("from", range.from_s)
-            .param("since", range.since_s)
-            .param("until", range.until_s)
-    }
+fn of_range(query: Query, range: Range) -> Query {
+    query.param("from", range.from_s).param("since", range.since_s).param("until", range.until_s)
 }

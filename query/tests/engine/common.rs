@@ -5,7 +5,6 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use clickhouse::{Row, RowWrite};
 use flowtrail_embedded::{Engine, serve};
@@ -91,20 +90,22 @@ pub(crate) fn empty_store(database: &str) -> ClickHouseArgs {
 pub(crate) struct Served {
     pub(crate) store: ClickHouseArgs,
     pub(crate) url: String,
+    /// Headers that every request has.
+    pub(crate) headers: Vec<(&'static str, String)>,
 }
 
 pub(crate) fn config() -> Config {
-    Config {
-        listen: (Ipv4Addr::LOCALHOST, 0).into(),
-        query_timeout: Duration::from_secs(30),
-        max_concurrent_queries: 8,
-    }
+    Config { listen: (Ipv4Addr::LOCALHOST, 0).into(), ..Config::default() }
 }
 
 pub(crate) fn served(database: &str) -> Served {
+    served_as(database, config())
+}
+
+pub(crate) fn served_as(database: &str, config: Config) -> Served {
     let store = empty_store(database);
     runtime().block_on(async { store.migrate().await.unwrap() });
-    serve_store(store)
+    serve_store(store, config)
 }
 
 /// The service on the tables of a cluster, which are the engine's own.
@@ -118,37 +119,51 @@ pub(crate) fn served_on_cluster(cluster: &str, database: &str) -> Served {
             client.query_raw(statement).execute().await.unwrap();
         }
     });
-    serve_store(store)
+    serve_store(store, config())
 }
 
-fn serve_store(store: ClickHouseArgs) -> Served {
+fn serve_store(store: ClickHouseArgs, config: Config) -> Served {
     let url = runtime().block_on(async {
         store.keep_forever().await.unwrap();
         let (metrics, readiness) = (Metrics::new(), Readiness::default());
-        let query = Query::new(config(), store.clone(), metrics, readiness).unwrap();
+        let query = Query::new(config, store.clone(), metrics, readiness).unwrap();
         let listener = query.listen().await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { query.run(listener, CancellationToken::new()).await.unwrap() });
         url
     });
-    Served { store, url }
+    Served { store, url, headers: Vec::new() }
 }
 
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) content_type: String,
+    pub(crate) headers: ureq::http::HeaderMap,
     pub(crate) body: String,
+}
+
+impl Answer {
+    /// The values of a header, separated by commas; empty without it.
+    pub(crate) fn header(&self, name: &str) -> String {
+        let values = self.headers.get_all(name).iter().map(|value| value.to_str().unwrap());
+        values.collect::<Vec<_>>().join(", ")
+    }
 }
 
 impl Served {
     pub(crate) fn get(&self, path: &str, pairs: &[(&str, &str)]) -> Answer {
         let config = ureq::Agent::config_builder().http_status_as_error(false).build();
         let request = ureq::Agent::new_with_config(config).get(format!("{}{path}", self.url));
-        let mut response = request.query_pairs(pairs.iter().copied()).call().unwrap();
+        let mut request = request.query_pairs(pairs.iter().copied());
+        for (name, value) in &self.headers {
+            request = request.header(*name, value);
+        }
+        let mut response = request.call().unwrap();
         let content_type = response.headers().get("content-type");
         Answer {
             status: response.status().as_u16(),
             content_type: content_type.map_or("", |value| value.to_str().unwrap()).to_owned(),
+            headers: response.headers().clone(),
             body: response.body_mut().read_to_string().unwrap(),
         }
     }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests: helpers too")]
 
+mod access;
 mod api;
 mod cluster;
 mod common;
