@@ -120,6 +120,7 @@ impl Tables {
                 "SELECT * FROM {}.{name} FINAL WHERE has({SCOPE}, namespace)",
                 self.database
             ),
+            Columns::Whole => format!("SELECT * FROM {}.{name}", self.database),
             Columns::Nothing => "SELECT 0 WHERE false".to_owned(),
         };
         format!("{name} AS ({select})")
@@ -145,6 +146,8 @@ enum Columns {
     Coverage,
     CoverageHours,
     Identities,
+    /// Nothing: it is of nobody's objects.
+    Whole,
     /// All of it: no question of a caller reads it.
     Nothing,
 }
@@ -160,7 +163,7 @@ const TABLES: &[(&str, Columns)] = &[
     ("coverage", Columns::Coverage),
     ("coverage_1h", Columns::CoverageHours),
     ("identities", Columns::Identities),
-    ("identities_seen", Columns::Nothing),
+    ("identities_seen", Columns::Whole),
     ("deliveries", Columns::Nothing),
     ("flows_named", Columns::Nothing),
     ("edges", Columns::Nothing),

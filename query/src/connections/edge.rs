@@ -107,16 +107,22 @@ fn text(column: &'static str, value: &str) -> Equals {
 
 /// What rows are folded into the node of an id. Each branch is one of `Face::of`.
 fn alternatives(group_by: GroupBy, id: &str, is_target: bool) -> Option<EndFilter> {
+    let by_service = group_by == GroupBy::Service && is_target;
     let Some((kind, escaped)) = id.split_once(':') else {
-        let kind = kind_of(id).filter(|_| group_by == GroupBy::Namespace)?;
-        return Some(vec![vec![Equals::Kind(kind), text("namespace", "")]]);
+        let equal = vec![Equals::Kind(kind_of(id)?), text("namespace", "")];
+        return Some(vec![folded(group_by, by_service, equal)]);
     };
     let name = escaped.replace("%3E", ">").replace("%25", "%");
-    let by_service = group_by == GroupBy::Service && is_target;
     let mut found = match (group_by, kind) {
+        (_, "namespace") => {
+            return Some(vec![folded(group_by, by_service, vec![text("namespace", &name)])]);
+        }
         (GroupBy::Ip, "ip") => vec![vec![Equals::RealAddress(address(&name)?)]],
-        (GroupBy::Namespace, "namespace") => vec![vec![text("namespace", &name)]],
         (GroupBy::Workload | GroupBy::Service, "workload") => workloads(&name),
+        (GroupBy::Pod, "workload") => workloads(&name)
+            .into_iter()
+            .map(|equal| [equal, vec![text("name", "")]].concat())
+            .collect(),
         (GroupBy::Ip | GroupBy::Namespace, _) => return None,
         (_, kind) => named(group_by, kind_of(kind)?, &name),
     };
@@ -136,6 +142,22 @@ fn alternatives(group_by: GroupBy, id: &str, is_target: bool) -> Option<EndFilte
         found.push(vec![text("node", &name)]);
     }
     Some(found)
+}
+
+/// What is folded into its namespace or kind: all of it, or what a caller may not see more of.
+fn folded(group_by: GroupBy, by_service: bool, mut equal: Vec<Equals>) -> Vec<Equals> {
+    if group_by == GroupBy::Namespace {
+        return equal;
+    }
+    equal.push(Equals::RealAddress(Ipv6Addr::UNSPECIFIED));
+    if group_by != GroupBy::Ip {
+        let owner = if group_by == GroupBy::Node { "node" } else { "workload" };
+        equal.extend([text(owner, ""), text("name", "")]);
+    }
+    if by_service {
+        equal.push(Equals::Service("name", String::new()));
+    }
+    equal
 }
 
 /// `namespace/kind/name`, each of which but the last may be missing.
@@ -166,7 +188,9 @@ fn named(group_by: GroupBy, kind: EntityKind, name: &str) -> EndFilter {
         };
         found.push([end(), vec![text("name", rest)]].concat());
         if let Some(address) = address(rest) {
-            let nameless = vec![text("name", ""), Equals::RealAddress(address)];
+            let mut nameless = vec![text("name", ""), Equals::RealAddress(address)];
+            // With a workload it is that.
+            nameless.extend((group_by == GroupBy::Pod).then(|| text("workload", "")));
             found.push([end(), nameless].concat());
         }
     }
@@ -186,6 +210,8 @@ fn kind_of(word: &str) -> Option<EntityKind> {
 fn address(text: &str) -> Option<Ipv6Addr> {
     match text.parse().ok()? {
         IpAddr::V4(address) => Some(address.to_ipv6_mapped()),
+        // Which stands for none.
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => None,
         IpAddr::V6(address) => Some(address),
     }
 }
@@ -238,9 +264,10 @@ mod tests {
             (GroupBy::Ip, "ip:shop"),
             (GroupBy::Ip, "pod:shop/web"),
             (GroupBy::Workload, "vm:shop/web"),
-            (GroupBy::Workload, "pod"),
+            (GroupBy::Workload, "pods"),
             (GroupBy::Namespace, "pod:shop/web"),
-            (GroupBy::Pod, "workload:shop/Deployment/web"),
+            (GroupBy::Node, "workload:shop/Deployment/web"),
+            (GroupBy::Ip, "ip:::"),
         ] {
             let refused = EdgeFilter::new(group_by, None, Some(id));
             assert_eq!(refused, Err((false, TAKES)), "{id}");
@@ -256,7 +283,7 @@ mod tests {
     /// An end as any row may have it.
     fn end() -> impl Strategy<Value = End> {
         let names = ["", "n", "a/n", "x>y%3E", "10.0.0.7"].as_slice();
-        let addresses = prop::sample::select(["::ffff:10.0.0.7", "2001:db8::7"].as_slice());
+        let addresses = prop::sample::select(["::ffff:10.0.0.7", "2001:db8::7", "::"].as_slice());
         (
             (1..=5_i8, is(&["", "a", "b"]), is(&["", "K"]), is(&["", "w", "n"])),
             (
