@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tracing::error;
 
 use crate::answer::Graph;
+use crate::infinity;
 use crate::metrics::QueryMetrics;
 use crate::nodegraph;
 use crate::params::{GraphRequest, NodeGraphRequest};
@@ -41,6 +42,8 @@ pub(crate) fn router(app: App) -> Router {
     let metrics = app.metrics.clone();
     Router::new()
         .route("/api/v1/graph", get(graph))
+        .route("/api/v1/graph/nodes", get(panel_nodes))
+        .route("/api/v1/graph/edges", get(panel_edges))
         .route("/nodegraph/api/health", get(|| async { "ok\n" }))
         .route("/nodegraph/api/graph/fields", get(nodegraph_fields))
         .route("/nodegraph/api/graph/data", get(nodegraph_data))
@@ -61,14 +64,22 @@ impl App {
     }
 
     async fn graph(&self, request: &GraphRequest) -> Result<Graph, Problem> {
+        self.within_limits(pipeline::graph(&self.store, request)).await
+    }
+
+    /// Computes an answer if it may be started now and is there in time.
+    async fn within_limits<T>(
+        &self,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, Problem> {
         let Ok(_permit) = self.permits.try_acquire() else {
             let detail = "as many graphs as allowed are being computed; try again in a moment, \
                           or raise --max-concurrent-queries";
             return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail));
         };
         let _running = self.metrics.running();
-        match timeout(self.timeout, pipeline::graph(&self.store, request)).await {
-            Ok(Ok(graph)) => Ok(graph),
+        match timeout(self.timeout, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(failure)) => Err(store_problem(&failure)),
             Err(_) => Err(too_slow()),
         }
@@ -78,6 +89,22 @@ impl App {
 async fn graph(State(app): State<App>, pairs: Pairs) -> Result<Json<Graph>, Problem> {
     let request = GraphRequest::parse(given(pairs)?, now_ms())?;
     Ok(Json(app.graph(&request).await?))
+}
+
+async fn panel_nodes(
+    State(app): State<App>,
+    pairs: Pairs,
+) -> Result<Json<Vec<infinity::PanelNode>>, Problem> {
+    let request = GraphRequest::parse(given(pairs)?, now_ms())?;
+    Ok(Json(infinity::nodes(&app.graph(&request).await?, request.stat)))
+}
+
+async fn panel_edges(
+    State(app): State<App>,
+    pairs: Pairs,
+) -> Result<Json<Vec<infinity::PanelEdge>>, Problem> {
+    let request = GraphRequest::parse(given(pairs)?, now_ms())?;
+    Ok(Json(infinity::edges(&app.graph(&request).await?, request.stat)))
 }
 
 async fn nodegraph_fields(pairs: Pairs) -> Result<Json<nodegraph::Fields>, Problem> {

@@ -12,6 +12,7 @@ mod filter;
 mod graph;
 mod histogram;
 mod http;
+mod infinity;
 mod metrics;
 mod nodegraph;
 mod params;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use flowtrail_schema::row::EntityKind;
 use regex::RegexBuilder;
 
+use crate::answer::Traffic;
 use crate::filter::Filter;
 use crate::problem::Problem;
 use crate::window::Requested;
@@ -77,6 +78,22 @@ words! {
         Retransmits = "retransmits",
         /// Refused and unanswered.
         Failures = "failures",
+    }
+}
+
+impl Stat {
+    /// What it is of some connections; none of what has no sample. Milliseconds of times.
+    pub(crate) fn of(self, traffic: &Traffic) -> Option<f64> {
+        let (sent, received) = (&traffic.sent, &traffic.received);
+        match self {
+            Self::Connections => Some(traffic.connections as f64),
+            Self::Bytes => Some((sent.bytes + received.bytes) as f64),
+            Self::Packets => Some((sent.packets + received.packets) as f64),
+            Self::Duration => traffic.duration.avg_ms,
+            Self::Latency => traffic.latency.p95_ms,
+            Self::Retransmits => Some(traffic.retransmits as f64),
+            Self::Failures => Some(traffic.failed as f64),
+        }
     }
 }
 

@@ -7,4 +7,5 @@ mod cluster;
 mod common;
 mod investigations;
 mod laws;
+mod panel;
 mod tiers;
