@@ -16,10 +16,11 @@ use tokio::time::timeout;
 use tracing::error;
 
 use crate::answer::Graph;
+use crate::coverage::{self, CoverageSteps};
 use crate::infinity;
 use crate::metrics::QueryMetrics;
 use crate::nodegraph;
-use crate::params::{GraphRequest, NodeGraphRequest};
+use crate::params::{CoverageRequest, GraphRequest, NodeGraphRequest};
 use crate::pipeline;
 use crate::problem::Problem;
 use crate::store::{Store, StoreError};
@@ -44,6 +45,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/graph", get(graph))
         .route("/api/v1/graph/nodes", get(panel_nodes))
         .route("/api/v1/graph/edges", get(panel_edges))
+        .route("/api/v1/coverage", get(coverage_steps))
         .route("/nodegraph/api/health", get(|| async { "ok\n" }))
         .route("/nodegraph/api/graph/fields", get(nodegraph_fields))
         .route("/nodegraph/api/graph/data", get(nodegraph_data))
@@ -105,6 +107,14 @@ async fn panel_edges(
 ) -> Result<Json<Vec<infinity::PanelEdge>>, Problem> {
     let request = GraphRequest::parse(given(pairs)?, now_ms())?;
     Ok(Json(infinity::edges(&app.graph(&request).await?, request.stat)))
+}
+
+async fn coverage_steps(
+    State(app): State<App>,
+    pairs: Pairs,
+) -> Result<Json<CoverageSteps>, Problem> {
+    let request = CoverageRequest::parse(given(pairs)?, now_ms())?;
+    Ok(Json(app.within_limits(coverage::steps(&app.store, &request)).await?))
 }
 
 async fn nodegraph_fields(pairs: Pairs) -> Result<Json<nodegraph::Fields>, Problem> {

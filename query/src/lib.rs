@@ -8,6 +8,7 @@
 //! [`Query`] is the service. [`Graph`] and its parts are what it answers, also for reading it.
 
 mod answer;
+mod coverage;
 mod filter;
 mod graph;
 mod histogram;
@@ -20,12 +21,14 @@ mod pipeline;
 mod planner;
 mod problem;
 mod query;
+mod reports;
 mod sql;
 mod store;
 mod window;
 
 pub use answer::{
-    Closed, Counters, Coverage, Duration, Edge, Graph, Latency, Node, Traffic, Window,
+    BlindReason, BlindSpot, Closed, Counters, Coverage, Duration, Edge, Graph, Latency, Node, Traffic, Window,
 };
+pub use coverage::{AgentCoverage, CoverageSteps};
 pub use problem::Problem;
 pub use query::{Config, Query, QueryError};

@@ -48,6 +48,11 @@ macro_rules! words {
     };
 }
 
+// Uses the macro above.
+mod steps;
+
+pub(crate) use steps::CoverageRequest;
+
 words! {
     /// What rows are folded into one node by: see [`crate::graph`].
     GroupBy {
@@ -118,21 +123,26 @@ pub(crate) struct GraphRequest {
 }
 
 impl GraphRequest {
+    /// Its parameters.
+    const TAKEN: &[&str] = &[
+        "from",
+        "to",
+        "group_by",
+        "namespace",
+        "include",
+        "exclude",
+        "port",
+        "kind",
+        "stat",
+        "limit",
+    ];
+
     /// From the parameters of `/api/v1/graph`. `now_ms` is the instant that `now` means.
     pub(crate) fn parse(pairs: Vec<(String, String)>, now_ms: i64) -> Result<Self, Problem> {
-        const TAKEN: &[&str] = &[
-            "from",
-            "to",
-            "group_by",
-            "namespace",
-            "include",
-            "exclude",
-            "port",
-            "kind",
-            "stat",
-            "limit",
-        ];
-        let given = Given::new(pairs, TAKEN)?;
+        Self::of(&Given::new(pairs, Self::TAKEN)?, now_ms)
+    }
+
+    fn of(given: &Given, now_ms: i64) -> Result<Self, Problem> {
         Ok(Self {
             window: given.window(now_ms)?,
             group_by: given.word("group_by", GroupBy::WORDS)?,

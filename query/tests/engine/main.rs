@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests: helpers too")]
 
 mod api;
+mod blindness;
 mod cluster;
 mod common;
 mod investigations;
