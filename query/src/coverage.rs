@@ -83,10 +83,8 @@ pub(crate) async fn steps(
     }
     let bounds = steps.bounds(interval_s);
     let source = if single(&steps) { ReportSource::Reports } else { ReportSource::Hours };
-    let (rows, blind) = tokio::try_join!(
-        store.agent_steps(source, steps),
-        store.blind_spots(bounds, &reports),
-    )?;
+    let (rows, blind) =
+        tokio::try_join!(store.agent_steps(source, steps), store.blind_spots(bounds, &reports),)?;
     let window = bounds.answer(requested, reports.complete_until_s);
     let points = cells(&reports, rows, steps, interval_s);
     let coverage = reports.with_blind_spots(blind);

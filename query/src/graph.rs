@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
 pub(crate) use node::Face;
-pub(crate) use sums::Sums;
+pub(crate) use sums::{Measure, Sums};
 
 use crate::answer::{Edge, Node};
 use crate::params::{GroupBy, Stat};

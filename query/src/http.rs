@@ -20,10 +20,11 @@ use crate::coverage::{self, CoverageSteps};
 use crate::infinity;
 use crate::metrics::QueryMetrics;
 use crate::nodegraph;
-use crate::params::{CoverageRequest, GraphRequest, NodeGraphRequest};
+use crate::params::{CoverageRequest, GraphRequest, NodeGraphRequest, SeriesRequest};
 use crate::pipeline;
 use crate::problem::Problem;
 use crate::store::{Store, StoreError};
+use crate::timeseries::{self, TimeSeries};
 
 /// What the routes share.
 #[derive(Clone)]
@@ -46,6 +47,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/graph/nodes", get(panel_nodes))
         .route("/api/v1/graph/edges", get(panel_edges))
         .route("/api/v1/coverage", get(coverage_steps))
+        .route("/api/v1/timeseries", get(timeseries))
         .route("/nodegraph/api/health", get(|| async { "ok\n" }))
         .route("/nodegraph/api/graph/fields", get(nodegraph_fields))
         .route("/nodegraph/api/graph/data", get(nodegraph_data))
@@ -115,6 +117,11 @@ async fn coverage_steps(
 ) -> Result<Json<CoverageSteps>, Problem> {
     let request = CoverageRequest::parse(given(pairs)?, now_ms())?;
     Ok(Json(app.within_limits(coverage::steps(&app.store, &request)).await?))
+}
+
+async fn timeseries(State(app): State<App>, pairs: Pairs) -> Result<Json<TimeSeries>, Problem> {
+    let request = SeriesRequest::parse(given(pairs)?, now_ms())?;
+    Ok(Json(app.within_limits(timeseries::timeseries(&app.store, &request)).await?))
 }
 
 async fn nodegraph_fields(pairs: Pairs) -> Result<Json<nodegraph::Fields>, Problem> {

@@ -234,7 +234,10 @@ impl Details {
             ),
             Stat::Retransmits => {
                 let percent = 100.0 * share(self.retransmits as f64, packets as f64);
-                (format!("{} retransmitted", self.retransmits), format!("{percent:.2} % of packets"))
+                (
+                    format!("{} retransmitted", self.retransmits),
+                    format!("{percent:.2} % of packets"),
+                )
             }
             Stat::Failures => {
                 (format!("{} failed", self.failed), format!("{} connections", self.connections))

@@ -24,11 +24,14 @@ mod query;
 mod reports;
 mod sql;
 mod store;
+mod timeseries;
 mod window;
 
 pub use answer::{
-    BlindReason, BlindSpot, Closed, Counters, Coverage, Duration, Edge, Graph, Latency, Node, Traffic, Window,
+    BlindReason, BlindSpot, Closed, Counters, Coverage, Duration, Edge, Graph, Latency, Node,
+    Traffic, Window,
 };
 pub use coverage::{AgentCoverage, CoverageSteps};
 pub use problem::Problem;
 pub use query::{Config, Query, QueryError};
+pub use timeseries::{Point, PointValue, Series, TimeSeries};

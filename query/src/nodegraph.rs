@@ -159,10 +159,7 @@ fn node_fields(node: &Node, totals: &Totals, stats_type: StatsType, seconds: f64
                 main: format!("recv: {}", rate(totals.received.bytes, seconds)),
                 secondary: format!("resp: {}", rate(totals.sent.bytes, seconds)),
             },
-            share(
-                totals.received.bytes as f64,
-                (totals.received.bytes + totals.sent.bytes) as f64,
-            ),
+            share(totals.received.bytes as f64, (totals.received.bytes + totals.sent.bytes) as f64),
         ),
         StatsType::Duration => {
             let (avg_ms, max_ms) = (totals.avg_duration_ms(), totals.max_duration_ms());
@@ -239,8 +236,7 @@ pub(crate) fn share(part: f64, whole: f64) -> f64 {
 
 /// Bytes per second in binary units: `1.50KB/s`.
 fn rate(bytes: u64, seconds: f64) -> String {
-    let (value, unit) =
-        scaled(bytes as f64 / seconds, &["B", "KB", "MB", "GB", "TB", "PB", "EB"]);
+    let (value, unit) = scaled(bytes as f64 / seconds, &["B", "KB", "MB", "GB", "TB", "PB", "EB"]);
     format!("{value:.2}{unit}/s")
 }
 

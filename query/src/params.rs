@@ -51,7 +51,7 @@ macro_rules! words {
 // Uses the macro above.
 mod steps;
 
-pub(crate) use steps::CoverageRequest;
+pub(crate) use steps::{CoverageRequest, End, SeriesRequest, Split};
 
 words! {
     /// What rows are folded into one node by: see [`crate::graph`].

@@ -171,7 +171,8 @@ mod tests {
             drops: Vec::new(),
         };
         let reports = || Reports { agents: vec!["a".to_owned()], ..Reports::default() };
-        let rows = vec![row("a", (1..=long).map(hole).collect()), row("not here", vec![(1, 9_000)])];
+        let rows =
+            vec![row("a", (1..=long).map(hole).collect()), row("not here", vec![(1, 9_000)])];
         let coverage = reports().with_blind_spots(Some(rows));
         assert!(coverage.more_blind_spots);
         let from: Vec<_> = coverage.blind_spots.iter().map(|spot| spot.from).collect();

@@ -11,6 +11,7 @@ mod coverage_steps;
 mod edges;
 mod ends;
 mod open;
+mod series;
 
 pub(crate) use blind_spots::{BLIND_SPOTS, BlindRow};
 pub(crate) use coverage::{COVERAGE, CoverageRow, EARLIEST, INTERVAL_LENGTHS};
@@ -22,6 +23,7 @@ pub(crate) use edges::SUMMED;
 pub(crate) use edges::{EdgeRow, edges};
 pub(crate) use ends::{End, MAX_LISTED};
 pub(crate) use open::{OpenRow, open_at, open_at_boundary};
+pub(crate) use series::{SeriesRow, series};
 
 use crate::filter::Filter;
 use crate::params::GroupBy;

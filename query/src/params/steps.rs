@@ -1,6 +1,8 @@
 //! Requests for answers in steps of time.
 
-use super::Given;
+use std::str::FromStr;
+
+use super::{Given, GraphRequest};
 use crate::problem::Problem;
 use crate::window::Requested;
 
@@ -8,6 +10,64 @@ use crate::window::Requested;
 const MAX_POINTS: u32 = 1_000;
 /// Steps of coverage without `points`: what a status panel shows of each agent.
 const DEFAULT_COVERAGE_POINTS: u32 = 60;
+
+/// Points of a series without `points`: a few minutes each of a day.
+const DEFAULT_POINTS: u32 = 300;
+/// Series without `limit`: as many as colours are told apart.
+const DEFAULT_SERIES: usize = 10;
+/// Most series: with the most points an answer of about 10 MB.
+const MAX_SERIES: usize = 50;
+
+words! {
+    /// What a series is of.
+    Split {
+        /// All of it is one series.
+        #[default]
+        None = "none",
+        /// An edge of the graph.
+        Edge = "edge",
+        /// A node of the graph by namespace.
+        Namespace = "namespace",
+        /// A node of the graph by workload.
+        Workload = "workload",
+    }
+}
+
+words! {
+    /// By which end connections belong to a namespace or workload: to one, so that series add up.
+    End {
+        #[default]
+        Client = "client",
+        Server = "server",
+    }
+}
+
+/// What series to make.
+#[derive(Clone, Debug)]
+pub(crate) struct SeriesRequest {
+    /// `limit` is of series.
+    pub(crate) graph: GraphRequest,
+    pub(crate) split: Split,
+    pub(crate) end: End,
+    /// Most points of a series, 2 to [`MAX_POINTS`].
+    pub(crate) points: u32,
+}
+
+impl SeriesRequest {
+    /// From the parameters of `/api/v1/timeseries`.
+    pub(crate) fn parse(pairs: Vec<(String, String)>, now_ms: i64) -> Result<Self, Problem> {
+        let given =
+            Given::new(pairs, &[GraphRequest::TAKEN, &["split", "end", "points"]].concat())?;
+        let limit = given.numbers("limit", "a number of series, 1 to 50", 1..=MAX_SERIES)?;
+        let limit = limit.first().copied().unwrap_or(DEFAULT_SERIES);
+        Ok(Self {
+            graph: GraphRequest { limit, ..GraphRequest::of(&given, now_ms)? },
+            split: given.word("split", Split::WORDS)?,
+            end: given.word("end", End::WORDS)?,
+            points: points(&given, DEFAULT_POINTS)?,
+        })
+    }
+}
 
 /// What coverage to tell.
 #[derive(Clone, Copy, Debug)]

@@ -3,8 +3,10 @@
 use tracing::warn;
 
 use super::{Store, StoreError, whole_hours};
+use crate::params::SeriesRequest;
+use crate::planner::Tier;
 use crate::reports::{MAX_BLIND_SPOTS, Reports};
-use crate::sql::{self, AgentStepRow, BlindRow, ReportSource, StepRow};
+use crate::sql::{self, AgentStepRow, BlindRow, ReportSource, SeriesRow, StepRow};
 use crate::window::{Bounds, Steps};
 
 impl Store {
@@ -59,5 +61,16 @@ impl Store {
         steps: Steps,
     ) -> Result<Vec<StepRow>, StoreError> {
         Ok(self.client.query_raw(&sql::reported_steps(source, steps)).fetch_all().await?)
+    }
+
+    /// A stat in steps, of rows of one table.
+    pub(crate) async fn series(
+        &self,
+        request: &SeriesRequest,
+        tier: Tier,
+        steps: Steps,
+    ) -> Result<Vec<SeriesRow>, StoreError> {
+        let query = self.client.query_raw(&sql::series(request, tier, steps));
+        Ok(request.graph.filter.bind(query).fetch_all().await?)
     }
 }

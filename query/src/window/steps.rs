@@ -92,7 +92,8 @@ mod tests {
 
     #[test]
     fn a_window_is_widened_to_whole_steps() {
-        let steps = Steps::choose(requested(1_700_000_059, 1_700_000_101), 10, 100, |s| s.step_s > 60);
+        let steps =
+            Steps::choose(requested(1_700_000_059, 1_700_000_101), 10, 100, |s| s.step_s > 60);
         let whole = Steps { from_s: 1_699_999_800, to_s: 1_700_000_400, step_s: 300 };
         assert_eq!(steps, whole);
         assert_eq!(steps.starts().collect::<Vec<_>>(), [1_699_999_800, 1_700_000_100]);

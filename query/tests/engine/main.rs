@@ -9,4 +9,5 @@ mod common;
 mod investigations;
 mod laws;
 mod panel;
+mod series;
 mod tiers;

@@ -13,17 +13,17 @@ use proptest::test_runner::{Config, TestRunner};
 use crate::common::{Served, row, runtime, served};
 
 /// 2023-11-15T00:00:00Z.
-const DAY0: u32 = 1_700_006_400;
-const DAY_S: u32 = 86_400;
+pub(crate) const DAY0: u32 = 1_700_006_400;
+pub(crate) const DAY_S: u32 = 86_400;
 
 /// Days that a case's rows are of.
-const DAYS: u32 = 3;
+pub(crate) const DAYS: u32 = 3;
 
 const ROLLUPS: [&str; 5] =
     ["edges_1m", "edges_1h", "edges_1d", "workload_edges_1h", "workload_edges_1d"];
 
 impl Served {
-    fn run(&self, sql: &str) {
+    pub(crate) fn run(&self, sql: &str) {
         runtime().block_on(self.store.client().query_raw(sql).execute()).unwrap();
     }
 }
@@ -47,7 +47,7 @@ fn end(kind: EntityKind, number: u8) -> (i8, [String; 5], Ipv6Addr) {
 
 prop_compose! {
     /// A row at some time of the case: all that it holds is its own, as far as sums are concerned.
-    fn any_row()(
+    pub(crate) fn any_row()(
         (client, server) in (select(EntityKind::ALL), select(EntityKind::ALL)),
         (client_number, server_number) in (0..4_u8, 0..4_u8),
         (interval, is_round, primary) in (0..DAYS * 8_640, 0..4_u8, 0..5_u8),
