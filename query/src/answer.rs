@@ -40,7 +40,7 @@ pub struct Window {
 }
 
 /// The agents' own reports on the window.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Coverage {
     /// Agents that reported at least once.
     pub agents: u64,
@@ -48,10 +48,45 @@ pub struct Coverage {
     pub intervals_expected: u64,
     /// Reports there are, one per agent and interval.
     pub intervals_reported: u64,
+    /// `intervals_reported` of `intervals_expected`, 0 to 1; 0 when none is expected: nobody looked.
+    pub share: f64,
     /// Packets that kernels dropped before the agents saw them.
     pub packets_dropped: u64,
     /// Records that agents gave up because every queue towards Kafka was full.
     pub records_dropped: u64,
+    /// When agents saw nothing, or not all: the 100 longest times, earliest first.
+    pub blind_spots: Vec<BlindSpot>,
+    /// There are more blind spots than listed.
+    pub more_blind_spots: bool,
+}
+
+/// A time of which an agent does not know all, `[from, to)`, milliseconds since the epoch.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+pub struct BlindSpot {
+    /// The agent's node.
+    pub node: String,
+    /// The agent.
+    pub agent: String,
+    /// First instant.
+    pub from: i64,
+    /// First instant after.
+    pub to: i64,
+    /// What is missing.
+    pub reason: BlindReason,
+    /// Packets that the kernel dropped in it.
+    pub packets_dropped: u64,
+    /// Records that the agent gave up in it.
+    pub records_dropped: u64,
+}
+
+/// Why an agent does not know all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlindReason {
+    /// It did not report: nobody looked.
+    NotReported,
+    /// Something was dropped; in whole hours of long windows it is not told when in the hour.
+    Dropped,
 }
 
 /// One end of edges: a workload, pod, Service, …, by the request's `group_by`.

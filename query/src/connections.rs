@@ -45,8 +45,10 @@ pub(crate) async fn connections(
     request: &ConnectionsRequest,
 ) -> Result<Connections, StoreError> {
     let (bounds, retained_from_s) = store.raw_bounds(request.window).await?;
-    let ((coverage, complete_until_s), (joined, evidence, next)) =
-        tokio::try_join!(store.coverage(bounds), page(store, request, bounds))?;
+    let ((coverage, complete_until_s), (joined, evidence, next)) = tokio::try_join!(
+        store.coverage(&request.filter.scope, bounds),
+        page(store, request, bounds)
+    )?;
     let end_s = if coverage.agents > 0 { complete_until_s } else { bounds.to_s };
     Ok(Connections {
         window: bounds.answer(request.window, complete_until_s),

@@ -32,13 +32,19 @@ use self::caching::{Answer, is_settled};
 use crate::access::Access;
 use crate::answer::Graph;
 use crate::connections::{self, Connections};
+use crate::coverage::{self, CoverageSteps};
+use crate::infinity;
 use crate::metrics::QueryMetrics;
 use crate::nodegraph;
 use crate::openapi;
-use crate::params::{ConnectionsRequest, GraphRequest, NodeGraphRequest, ValuesRequest};
+use crate::params::{
+    ConnectionsRequest, CoverageRequest, GraphRequest, NodeGraphRequest, SeriesRequest, Stat,
+    ValuesRequest,
+};
 use crate::pipeline;
 use crate::problem::Problem;
 use crate::store::{Store, StoreError};
+use crate::timeseries::{self, TimeSeries};
 use crate::values::{self, Values};
 
 /// What the routes share.
@@ -73,6 +79,10 @@ fn behind_the_door(routes: Router<App>, app: App, access: Access, operations: Ro
 fn routes() -> Router<App> {
     Router::new()
         .route("/api/v1/graph", get(graph))
+        .route("/api/v1/graph/nodes", get(panel_nodes))
+        .route("/api/v1/graph/edges", get(panel_edges))
+        .route("/api/v1/coverage", get(coverage_steps))
+        .route("/api/v1/timeseries", get(timeseries))
         .route("/api/v1/values/{of}", get(choices))
         .route("/api/v1/connections", get(connections))
         .route("/nodegraph/api/health", get(|| async { "ok\n" }))
@@ -97,6 +107,15 @@ impl App {
         self.within_limits(pipeline::graph(&self.store, request)).await
     }
 
+    /// A graph for a panel that takes a bare array, what it is ranked by, and whether it is settled.
+    async fn panel(&self, asked: Asked) -> Result<(Graph, Stat, bool), Problem> {
+        let (of_instants, now_ms) = (asked.is_of_instants(), now_ms());
+        let request = GraphRequest::parse(asked, now_ms)?;
+        let graph = self.graph(&request).await?;
+        let settled = of_instants && is_settled(&graph.window, &graph.coverage, now_ms);
+        Ok((graph, request.stat, settled))
+    }
+
     /// Computes an answer if it may be started now and is there in time.
     async fn within_limits<T>(
         &self,
@@ -119,6 +138,41 @@ impl App {
 async fn graph(State(app): State<App>, asked: Asked) -> Result<Answer<Graph>, Problem> {
     let (of_instants, now_ms) = (asked.is_of_instants(), now_ms());
     let body = app.graph(&GraphRequest::parse(asked, now_ms)?).await?;
+    let settled = of_instants && is_settled(&body.window, &body.coverage, now_ms);
+    Ok(Answer { body, settled })
+}
+
+async fn panel_nodes(
+    State(app): State<App>,
+    asked: Asked,
+) -> Result<Answer<Vec<infinity::PanelNode>>, Problem> {
+    let (graph, stat, settled) = app.panel(asked).await?;
+    Ok(Answer { body: infinity::nodes(&graph, stat), settled })
+}
+
+async fn panel_edges(
+    State(app): State<App>,
+    asked: Asked,
+) -> Result<Answer<Vec<infinity::PanelEdge>>, Problem> {
+    let (graph, stat, settled) = app.panel(asked).await?;
+    Ok(Answer { body: infinity::edges(&graph, stat), settled })
+}
+
+async fn coverage_steps(
+    State(app): State<App>,
+    asked: Asked,
+) -> Result<Answer<CoverageSteps>, Problem> {
+    let (of_instants, now_ms) = (asked.is_of_instants(), now_ms());
+    let request = CoverageRequest::parse(asked, now_ms)?;
+    let body = app.within_limits(coverage::steps(&app.store, &request)).await?;
+    let settled = of_instants && is_settled(&body.window, &body.coverage, now_ms);
+    Ok(Answer { body, settled })
+}
+
+async fn timeseries(State(app): State<App>, asked: Asked) -> Result<Answer<TimeSeries>, Problem> {
+    let (of_instants, now_ms) = (asked.is_of_instants(), now_ms());
+    let request = SeriesRequest::parse(asked, now_ms)?;
+    let body = app.within_limits(timeseries::timeseries(&app.store, &request)).await?;
     let settled = of_instants && is_settled(&body.window, &body.coverage, now_ms);
     Ok(Answer { body, settled })
 }

@@ -10,11 +10,13 @@
 mod access;
 mod answer;
 mod connections;
+mod coverage;
 mod expression;
 mod filter;
 mod graph;
 mod histogram;
 mod http;
+mod infinity;
 mod metrics;
 mod nodegraph;
 mod openapi;
@@ -23,21 +25,26 @@ mod pipeline;
 mod planner;
 mod problem;
 mod query;
+mod reports;
 mod scope;
 mod sql;
 mod store;
+mod timeseries;
 mod values;
 mod window;
 
 pub use access::TokenFileError;
 pub use answer::{
-    Closed, Counters, Coverage, Duration, Edge, Graph, Latency, Node, Traffic, Window,
+    BlindReason, BlindSpot, Closed, Counters, Coverage, Duration, Edge, Graph, Latency, Node,
+    Traffic, Window,
 };
 pub use connections::{
     Comparison, Connection, Connections, Difference, Direction, Disagreement, End, GapKind,
     Latencies, Observation, Obstacle, Ownership, Side, Start, State, Verdict,
 };
+pub use coverage::{AgentCoverage, CoverageSteps};
 pub use expression::{Expression, ExpressionError};
 pub use problem::Problem;
 pub use query::{Config, Query, QueryError};
+pub use timeseries::{Point, PointValue, Series, TimeSeries};
 pub use values::{Value, Values};

@@ -4,7 +4,6 @@
 //! A persistent connection is one still open when the window ends. A node's numbers are those of all
 //! its connections, as client and as server.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -12,6 +11,10 @@ use serde::Serialize;
 
 use crate::answer::{Edge, Graph, Node};
 use crate::params::StatsType;
+
+mod totals;
+
+pub(crate) use totals::{Amounts, Totals};
 
 /// What the data source asks first: the fields that [`Data`] has.
 #[derive(Debug, JsonSchema, Serialize)]
@@ -156,14 +159,7 @@ pub(crate) fn fields(stats_type: StatsType) -> Fields {
 /// The graph in those fields.
 pub(crate) fn data(graph: &Graph, stats_type: StatsType) -> Data {
     let seconds = ((graph.window.to - graph.window.from) as f64 / 1_000.0).max(1.0);
-    let mut totals: HashMap<&str, Totals> = HashMap::new();
-    for edge in &graph.edges {
-        totals.entry(&edge.source).or_default().add(edge, &edge.source);
-        // What talks to itself has each connection once.
-        if edge.source != edge.target {
-            totals.entry(&edge.target).or_default().add(edge, &edge.target);
-        }
-    }
+    let totals = Totals::of(graph);
     let totals_of = |node: &Node| totals.get(node.id.as_str()).cloned().unwrap_or_default();
     Data {
         nodes: graph
@@ -175,45 +171,6 @@ pub(crate) fn data(graph: &Graph, stats_type: StatsType) -> Data {
     }
 }
 
-/// What a node did in all its edges.
-#[derive(Clone, Debug, Default)]
-struct Totals {
-    connections: u64,
-    open: u64,
-    received: u64,
-    sent: u64,
-    closed: u64,
-    duration_ms: f64,
-    max_duration_ms: f64,
-}
-
-impl Totals {
-    /// Adds an edge that `node` is an end of.
-    fn add(&mut self, edge: &Edge, node: &str) {
-        let traffic = &edge.traffic;
-        self.connections += traffic.connections;
-        self.open += traffic.open;
-        if edge.source == node {
-            self.sent += traffic.sent.bytes;
-            self.received += traffic.received.bytes;
-        }
-        if edge.target == node {
-            self.sent += traffic.received.bytes;
-            self.received += traffic.sent.bytes;
-        }
-        if let (Some(avg_ms), Some(max_ms)) = (traffic.duration.avg_ms, traffic.duration.max_ms) {
-            let closed = traffic.duration.count;
-            self.closed += closed;
-            self.duration_ms += avg_ms * closed as f64;
-            self.max_duration_ms = self.max_duration_ms.max(max_ms);
-        }
-    }
-
-    fn avg_duration_ms(&self) -> Option<f64> {
-        (self.closed > 0).then(|| self.duration_ms / self.closed as f64)
-    }
-}
-
 fn node_fields(node: &Node, totals: &Totals, stats_type: StatsType, seconds: f64) -> NodeFields {
     let (stats, share) = match stats_type {
         StatsType::Connection => (
@@ -222,27 +179,21 @@ fn node_fields(node: &Node, totals: &Totals, stats_type: StatsType, seconds: f64
         ),
         StatsType::Bytes => (
             Stats {
-                main: format!("recv: {}", rate(totals.received, seconds)),
-                secondary: format!("resp: {}", rate(totals.sent, seconds)),
+                main: format!("recv: {}", rate(totals.received.bytes, seconds)),
+                secondary: format!("resp: {}", rate(totals.sent.bytes, seconds)),
             },
-            share(totals.received as f64, (totals.received + totals.sent) as f64),
+            share(totals.received.bytes as f64, (totals.received.bytes + totals.sent.bytes) as f64),
         ),
         StatsType::Duration => {
-            let avg_ms = totals.avg_duration_ms();
-            let max_ms = avg_ms.map(|_| totals.max_duration_ms);
-            (duration_stats(avg_ms, max_ms), share(avg_ms.unwrap_or(0.0), totals.max_duration_ms))
+            let (avg_ms, max_ms) = (totals.avg_duration_ms(), totals.max_duration_ms());
+            let share = share(avg_ms.unwrap_or(0.0), max_ms.unwrap_or(0.0));
+            (duration_stats(avg_ms, max_ms), share)
         }
     };
     NodeFields {
         id: node.id.clone(),
         title: node.name.clone(),
-        subtitle: match node.addresses.as_slice() {
-            // Of a workload, whose pods come and go.
-            [] => node.namespace.clone(),
-            [address] => address.clone(),
-            addresses if node.more_addresses => format!("over {} addresses", addresses.len()),
-            addresses => format!("{} addresses", addresses.len()),
-        },
+        subtitle: subtitle(node),
         stats,
         first_arc: share,
         second_arc: 1.0 - share,
@@ -261,19 +212,35 @@ fn edge_fields(edge: &Edge, stats_type: StatsType, seconds: f64) -> EdgeFields {
         },
         StatsType::Duration => duration_stats(traffic.duration.avg_ms, traffic.duration.max_ms),
     };
-    let mut ports: Vec<_> = edge.server_ports.iter().map(ToString::to_string).collect();
-    if edge.more {
-        ports.push("…".to_owned());
-    }
     EdgeFields {
         id: edge.id.clone(),
         source: edge.source.clone(),
         target: edge.target.clone(),
         stats,
-        ports: ports.join(", "),
+        ports: ports(edge),
         failed: traffic.failed,
         retransmits: traffic.retransmits,
     }
+}
+
+/// A node's address, or how many it has.
+pub(crate) fn subtitle(node: &Node) -> String {
+    match node.addresses.as_slice() {
+        // Of a workload, whose pods come and go.
+        [] => node.namespace.clone(),
+        [address] => address.clone(),
+        addresses if node.more_addresses => format!("over {} addresses", addresses.len()),
+        addresses => format!("{} addresses", addresses.len()),
+    }
+}
+
+/// An edge's server ports.
+pub(crate) fn ports(edge: &Edge) -> String {
+    let mut ports: Vec<_> = edge.server_ports.iter().map(ToString::to_string).collect();
+    if edge.more {
+        ports.push("…".to_owned());
+    }
+    ports.join(", ")
 }
 
 fn connection_stats(connections: u64, open: u64) -> Stats {
@@ -286,27 +253,31 @@ fn duration_stats(avg_ms: Option<f64>, max_ms: Option<f64>) -> Stats {
 }
 
 /// A part of a whole, 0 to 1.
-fn share(part: f64, whole: f64) -> f64 {
+pub(crate) fn share(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { (part / whole).clamp(0.0, 1.0) } else { 0.0 }
 }
 
 /// Bytes per second in binary units: `1.50KB/s`.
 fn rate(bytes: u64, seconds: f64) -> String {
-    const UNITS: &[&str] = &["B", "KB", "MB", "GB", "TB", "PB", "EB"];
-    let mut value = bytes as f64 / seconds;
-    let mut units = UNITS.iter();
-    let mut unit = units.next();
+    let (value, unit) = scaled(bytes as f64 / seconds, &["B", "KB", "MB", "GB", "TB", "PB", "EB"]);
+    format!("{value:.2}{unit}/s")
+}
+
+/// A number in the largest of some units, each 1,024 of the one before, of which it is at least one.
+pub(crate) fn scaled<'a>(mut value: f64, units: &[&'a str]) -> (f64, &'a str) {
+    let mut units = units.iter().copied();
+    let mut unit = units.next().unwrap_or_default();
     while value >= 1_024.0
         && let Some(larger) = units.next()
     {
         value /= 1_024.0;
-        unit = Some(larger);
+        unit = larger;
     }
-    format!("{value:.2}{}/s", unit.unwrap_or(&"B"))
+    (value, unit)
 }
 
 /// Three digits below a minute, whole seconds above: `12ms`, `1.234s`, `2m 5s`.
-fn duration(ms: f64) -> String {
+pub(crate) fn duration(ms: f64) -> String {
     if ms < 1.0 {
         "<0.001s".to_owned()
     } else if ms < 1_000.0 {

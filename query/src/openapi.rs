@@ -8,13 +8,17 @@ use serde_json::{Map, Value, json};
 
 use crate::answer::Graph;
 use crate::connections::Connections;
+use crate::coverage::CoverageSteps;
 use crate::expression::Expression;
+use crate::infinity::{PanelEdge, PanelNode};
 use crate::nodegraph;
 use crate::params::{
-    DEFAULT_LIMIT, DEFAULT_PAGE, DEFAULT_VALUES, GroupBy, MAX_LIMIT, MAX_LIST, MAX_PAGE,
-    MAX_PATTERN_LENGTH, MAX_SEARCH, Of, Order, Stat, StatsType,
+    DEFAULT_COVERAGE_POINTS, DEFAULT_LIMIT, DEFAULT_PAGE, DEFAULT_POINTS, DEFAULT_SERIES,
+    DEFAULT_VALUES, End, GroupBy, MAX_LIMIT, MAX_LIST, MAX_PAGE, MAX_PATTERN_LENGTH, MAX_POINTS,
+    MAX_SEARCH, MAX_SERIES, Of, Order, Split, Stat, StatsType,
 };
 use crate::problem::Problem;
+use crate::timeseries::TimeSeries;
 use crate::values::Values;
 use flowtrail_schema::row::EntityKind;
 
@@ -41,6 +45,17 @@ fn describe() -> Value {
             &schema::<Graph>(&mut generator),
         ),
     );
+    let summary = "The graph's nodes, as Grafana's Infinity data source takes them";
+    let answer = schema::<Vec<PanelNode>>(&mut generator);
+    add("/api/v1/graph/nodes", question(summary, graph_parameters(), &answer));
+    let summary = "The graph's edges, as Grafana's Infinity data source takes them";
+    let answer = schema::<Vec<PanelEdge>>(&mut generator);
+    add("/api/v1/graph/edges", question(summary, graph_parameters(), &answer));
+    let answer = schema::<TimeSeries>(&mut generator);
+    add("/api/v1/timeseries", question("A stat over time", series_parameters(), &answer));
+    let answer = schema::<CoverageSteps>(&mut generator);
+    let summary = "What each agent saw, in steps of time";
+    add("/api/v1/coverage", question(summary, coverage_parameters(), &answer));
     add(
         "/api/v1/connections",
         question(
@@ -188,6 +203,31 @@ fn filtering() -> Vec<Value> {
     ]
 }
 
+fn series_parameters() -> Vec<Value> {
+    let mut parameters = graph_parameters();
+    parameters.pop();
+    parameters.extend([
+        parameter(
+            "limit",
+            "Series at most; the rest is summed into one, other",
+            &limit(MAX_SERIES, DEFAULT_SERIES),
+        ),
+        parameter("split", "What a series is of", &words(Split::WORDS)),
+        parameter("end", "By which end connections belong to a node", &words(End::WORDS)),
+        parameter("points", "Points of a series at most", &points(DEFAULT_POINTS)),
+    ]);
+    parameters
+}
+
+fn coverage_parameters() -> Vec<Value> {
+    let [from, to] = window();
+    vec![from, to, parameter("points", "Steps at most", &points(DEFAULT_COVERAGE_POINTS))]
+}
+
+fn points(default: u32) -> Value {
+    json!({ "type": "integer", "minimum": 2, "maximum": MAX_POINTS, "default": default })
+}
+
 fn connections_parameters() -> Vec<Value> {
     let id = json!({ "type": "string" });
     let mut parameters = filtering();
@@ -283,7 +323,10 @@ mod tests {
     use regex::Regex;
 
     use super::*;
-    use crate::params::{ConnectionsRequest, GraphRequest, NodeGraphRequest, ValuesRequest};
+    use crate::params::{
+        ConnectionsRequest, CoverageRequest, GraphRequest, NodeGraphRequest, SeriesRequest,
+        ValuesRequest,
+    };
 
     #[test]
     fn every_route_is_described() {
@@ -307,6 +350,9 @@ mod tests {
         assert_eq!(names(nodegraph_parameters()), NodeGraphRequest::TAKEN);
         assert_eq!(names(connections_parameters()), ConnectionsRequest::TAKEN);
         assert_eq!(names(values_parameters())[1..], *ValuesRequest::TAKEN);
+        let series = [GraphRequest::TAKEN, SeriesRequest::TAKEN].concat();
+        assert_eq!(names(series_parameters()), series);
+        assert_eq!(names(coverage_parameters()), CoverageRequest::TAKEN);
     }
 
     #[test]

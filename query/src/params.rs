@@ -10,6 +10,7 @@ use regex::RegexBuilder;
 
 pub(crate) use connections::{ConnectionsRequest, DEFAULT_PAGE, MAX_PAGE};
 
+use crate::answer::Traffic;
 use crate::expression::{Expression, ExpressionError};
 use crate::filter::Filter;
 use crate::http::Asked;
@@ -55,8 +56,13 @@ macro_rules! words {
 }
 
 // Uses the macro above.
+mod steps;
 mod values;
 
+pub(crate) use steps::{
+    CoverageRequest, DEFAULT_COVERAGE_POINTS, DEFAULT_POINTS, DEFAULT_SERIES, End, MAX_POINTS,
+    MAX_SERIES, SeriesRequest, Split,
+};
 pub(crate) use values::{DEFAULT_VALUES, MAX_SEARCH, Of, ValuesRequest};
 
 words! {
@@ -89,6 +95,22 @@ words! {
         Retransmits = "retransmits",
         /// Refused and unanswered.
         Failures = "failures",
+    }
+}
+
+impl Stat {
+    /// What it is of some connections; none of what has no sample. Milliseconds of times.
+    pub(crate) fn of(self, traffic: &Traffic) -> Option<f64> {
+        let (sent, received) = (&traffic.sent, &traffic.received);
+        match self {
+            Self::Connections => Some(traffic.connections as f64),
+            Self::Bytes => Some((sent.bytes + received.bytes) as f64),
+            Self::Packets => Some((sent.packets + received.packets) as f64),
+            Self::Duration => traffic.duration.avg_ms,
+            Self::Latency => traffic.latency.p95_ms,
+            Self::Retransmits => Some(traffic.retransmits as f64),
+            Self::Failures => Some(traffic.failed as f64),
+        }
     }
 }
 
@@ -150,7 +172,10 @@ impl GraphRequest {
 
     /// From the parameters of `/api/v1/graph`. `now_ms` is the instant that `now` means.
     pub(crate) fn parse(asked: Asked, now_ms: i64) -> Result<Self, Problem> {
-        let given = Given::new(asked, Self::TAKEN)?;
+        Self::of(&Given::new(asked, Self::TAKEN)?, now_ms)
+    }
+
+    fn of(given: &Given, now_ms: i64) -> Result<Self, Problem> {
         Ok(Self {
             window: given.window(now_ms)?,
             group_by: given.word("group_by", GroupBy::WORDS)?,

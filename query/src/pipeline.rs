@@ -45,9 +45,10 @@ async fn reported(
 ) -> Result<Reported, StoreError> {
     let GraphRequest { group_by, filter, .. } = request;
     let bounds = plan.bounds;
-    let (coverage, complete_until_s) = store.coverage(bounds).await?;
+    let reports = store.reports(&filter.scope, bounds).await?;
+    let complete_until_s = reports.complete_until_s;
     // Beyond what has been reported nothing is known to be open.
-    let end_s = if coverage.agents > 0 { complete_until_s } else { bounds.to_s };
+    let end_s = if reports.coverage.agents > 0 { complete_until_s } else { bounds.to_s };
 
     let from_rows = plan.end_tier == Tier::Raw;
     let start_s = (!starts_minute(bounds.from_s)).then_some(bounds.from_s);
@@ -59,13 +60,17 @@ async fn reported(
         }
         store.open_at_boundary(*group_by, filter, end_s, plan.end_tier).await
     };
-    let (open, mut open_at_end) =
-        tokio::try_join!(store.open_at(*group_by, filter, &instants), at_end)?;
+    let (open, mut open_at_end, blind) = tokio::try_join!(
+        store.open_at(*group_by, filter, &instants),
+        at_end,
+        store.blind_spots(&filter.scope, bounds, &reports),
+    )?;
 
     let at = |time_s: u32| open.iter().filter(move |row| row.at_s == time_s).cloned();
     let open_at_start = start_s.into_iter().flat_map(at).collect();
     if from_rows {
         open_at_end = at(end_s).collect();
     }
+    let coverage = reports.with_blind_spots(blind);
     Ok(Reported { coverage, complete_until_s, open_at_start, open_at_end })
 }

@@ -99,6 +99,14 @@ impl Held {
         self.since_s[tier as usize]
     }
 
+    /// The coarsest tier that is whole from a time on, and that rows of make steps of a length.
+    pub(crate) fn coarsest_of(&self, from_s: u32, step_s: u32, interval_s: u32) -> Option<Tier> {
+        let fits = |tier: &Tier| {
+            step_s.is_multiple_of(tier.step_s(interval_s)) && self.of(*tier) <= from_s
+        };
+        Tier::ALL.into_iter().rev().find(fits)
+    }
+
     /// The finest tier that is whole from the start of its row that holds a time, and that start; without
     /// any, the coarsest: nothing is older than what that has.
     fn finest_at(&self, time_s: u32, interval_s: u32) -> (Tier, u32) {
@@ -242,6 +250,19 @@ mod tests {
         assert_eq!(Held::since([0; 4], [None; 4]), Held::default());
         let gone = Held::since([0, T0, T0, T0], [None; 4]);
         assert_eq!(gone.since_s, [u32::MAX, 0, 0, 0]);
+    }
+
+    #[test]
+    fn steps_are_of_the_coarsest_whole_tier_that_divides_them() {
+        let later = Held { since_s: [0, 0, T0 + DAY_S, 0] };
+        let of = |step_s| later.coarsest_of(T0, step_s, 10);
+        assert_eq!(
+            (of(10), of(300), of(90)),
+            (Some(Tier::Raw), Some(Tier::Minute), Some(Tier::Raw))
+        );
+        assert_eq!((of(21_600), of(DAY_S)), (Some(Tier::Minute), Some(Tier::Day)));
+        assert_eq!(later.coarsest_of(T0 + DAY_S, 21_600, 10), Some(Tier::Hour));
+        assert_eq!(Held { since_s: [T0 + 1; 4] }.coarsest_of(T0, DAY_S, 10), None);
     }
 
     #[test]

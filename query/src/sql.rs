@@ -5,17 +5,25 @@
 //! the request's `group_by` needs of each end, perhaps more finely than by node: [`crate::graph`] decides
 //! what a node is.
 
+mod blind_spots;
 mod coverage;
+mod coverage_steps;
 mod edges;
 mod ends;
 mod open;
+mod series;
 
+pub(crate) use blind_spots::{BLIND_SPOTS, BlindRow};
 pub(crate) use coverage::{COVERAGE, CoverageRow, EARLIEST, INTERVAL_LENGTHS};
+pub(crate) use coverage_steps::{
+    AgentStepRow, EARLIEST_REPORTS, ReportSource, StepRow, agent_steps, reported_steps,
+};
 #[cfg(test)]
 pub(crate) use edges::SUMMED;
 pub(crate) use edges::{EdgeRow, edges};
 pub(crate) use ends::{End, MAX_LISTED};
 pub(crate) use open::{OpenRow, open_at, open_at_boundary};
+pub(crate) use series::{SeriesRow, series};
 
 use crate::filter::Filter;
 use crate::params::GroupBy;

@@ -11,12 +11,12 @@ use flowtrail_service::store::{self, ClickHouseArgs};
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::answer::Coverage;
 use crate::filter::Filter;
 use crate::params::{GroupBy, ValuesRequest};
 use crate::planner::{Held, Plan, Tier, plan};
-use crate::scope::Tables;
-use crate::sql::{self, CoverageRow, Detail, EdgeRow, OpenRow};
+use crate::reports::{GONE_AFTER_S, Reports};
+use crate::scope::{Scope, Tables};
+use crate::sql::{self, Detail, EdgeRow, OpenRow};
 use crate::values;
 use crate::window::{Bounds, Requested, resolution_s};
 pub(crate) use evidence::Range;
@@ -29,10 +29,6 @@ const MAX_RESULT_BYTES: u64 = 64 << 20;
 /// On a cluster, a replica that is so many seconds behind is not asked while there is another: its reports
 /// could be there before its rows.
 const MAX_REPLICA_DELAY_S: &str = "5";
-/// An agent whose last report is this much older than the newest of all is gone, and not late:
-/// longer than a rolling update of ingest takes.
-const GONE_AFTER_S: u32 = 300;
-
 /// How long it is remembered since when tiers are whole: retention moves that by a day at a time.
 const HELD_FOR: Duration = Duration::from_secs(60);
 
@@ -101,6 +97,8 @@ fn exception_code(text: &str) -> Option<u32> {
     digits[..digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len())].parse().ok()
 }
 
+mod steps;
+
 /// A client of ClickHouse that asks within limits.
 #[derive(Clone)]
 pub(crate) struct Store {
@@ -130,8 +128,13 @@ impl Store {
 
     /// How to compute a window.
     pub(crate) async fn plan(&self, requested: Requested) -> Result<Plan, StoreError> {
-        let (interval_s, held) = tokio::try_join!(self.interval_s(requested), self.held())?;
+        let (interval_s, held) = self.grain(requested).await?;
         Ok(plan(requested, interval_s, &held))
+    }
+
+    /// What no interval at a window's bounds straddles multiples of, in seconds, and since when tiers are whole.
+    pub(crate) async fn grain(&self, requested: Requested) -> Result<(u32, Held), StoreError> {
+        tokio::try_join!(self.interval_s(requested), self.held())
     }
 
     /// What no interval at a window's bounds straddles multiples of, in seconds.
@@ -172,19 +175,20 @@ impl Store {
         Ok(held)
     }
 
-    /// The agents' reports on a window, and until when all live agents have reported, in seconds
-    /// since the epoch; the window's start without agents.
-    pub(crate) async fn coverage(&self, bounds: Bounds) -> Result<(Coverage, u32), StoreError> {
-        let (first_hour, end_hour) =
-            (bounds.from_s.next_multiple_of(3_600), bounds.to_s / 3_600 * 3_600);
-        let query = self.tables.ask_for_all(sql::COVERAGE);
+    /// The agents' reports on a window, as a caller may see them.
+    pub(crate) async fn reports(
+        &self,
+        scope: &Scope,
+        bounds: Bounds,
+    ) -> Result<Reports, StoreError> {
+        let (first_hour, end_hour) = whole_hours(bounds);
+        let query = self.tables.ask(scope, sql::COVERAGE);
         let query = query.param("from", bounds.from_s).param("to", bounds.to_s);
-        let query = query.param("first_hour", first_hour);
-        let query = query.param("end_hour", end_hour.max(first_hour));
+        let query = query.param("first_hour", first_hour).param("end_hour", end_hour);
         let query = query
             .param("since", bounds.from_s.saturating_sub(GONE_AFTER_S))
             .param("until", bounds.to_s.saturating_add(GONE_AFTER_S));
-        Ok(summary(&query.fetch_all().await?, bounds))
+        Ok(Reports::of(query.fetch_all().await?, bounds))
     }
 
     /// The edges of a window.
@@ -239,57 +243,15 @@ impl Store {
     }
 }
 
-/// Sums the agents' reports. Those that are gone hold nothing back: see [`GONE_AFTER_S`].
-fn summary(agents: &[CoverageRow], bounds: Bounds) -> (Coverage, u32) {
-    let reported_until =
-        |agent: &CoverageRow| u32::try_from(agent.reported_until_s).unwrap_or(u32::MAX);
-    let newest_s = agents.iter().map(reported_until).max().unwrap_or(0);
-    let alive = agents.iter().map(reported_until).filter(|until| newest_s - until <= GONE_AFTER_S);
-    let complete_until_s = alive.min().unwrap_or(0).clamp(bounds.from_s, bounds.to_s);
-
-    let reporting = agents.iter().filter(|agent| agent.intervals > 0);
-    let due_s = newest_s.clamp(bounds.from_s, bounds.to_s) - bounds.from_s;
-    let mut coverage = Coverage::default();
-    for agent in reporting {
-        coverage.agents += 1;
-        coverage.intervals_expected += u64::from(due_s / bounds.interval_s);
-        coverage.intervals_reported += agent.intervals;
-        coverage.packets_dropped += agent.packets_dropped;
-        coverage.records_dropped += agent.records_dropped;
-    }
-    (coverage, complete_until_s)
+/// The whole hours of a window, from the first's start to the last's end; none where these are equal.
+fn whole_hours(bounds: Bounds) -> (u32, u32) {
+    let first_hour = bounds.from_s.next_multiple_of(3_600);
+    (first_hour, (bounds.to_s / 3_600 * 3_600).max(first_hour))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const BOUNDS: Bounds = Bounds { from_s: 6_000, to_s: 6_060, resolution_s: 10, interval_s: 10 };
-
-    fn agent(reported_until_s: u64, intervals: u64) -> CoverageRow {
-        CoverageRow { reported_until_s, intervals, packets_dropped: 1, records_dropped: 2 }
-    }
-
-    #[test]
-    fn the_slowest_live_agent_says_until_when_the_data_is_complete() {
-        let (coverage, until_s) = summary(&[agent(6_050, 5), agent(6_040, 4)], BOUNDS);
-        assert_eq!(until_s, 6_040);
-        let counted = (coverage.agents, coverage.intervals_expected, coverage.intervals_reported);
-        assert_eq!(counted, (2, 10, 9));
-        assert_eq!((coverage.packets_dropped, coverage.records_dropped), (2, 4));
-    }
-
-    #[test]
-    fn an_agent_that_is_gone_holds_nothing_back() {
-        let (coverage, until_s) = summary(&[agent(6_350, 6), agent(6_030, 3)], BOUNDS);
-        assert_eq!(until_s, 6_060);
-        assert_eq!((coverage.intervals_expected, coverage.intervals_reported), (12, 9));
-    }
-
-    #[test]
-    fn without_reports_nothing_is_complete() {
-        assert_eq!(summary(&[], BOUNDS), (Coverage::default(), 6_000));
-    }
 
     #[test]
     fn codes_are_found_in_what_clickhouse_says() {

@@ -55,7 +55,7 @@ fn whole_minutes(requested: Requested) -> Requested {
 pub(crate) async fn values(store: &Store, request: &ValuesRequest) -> Result<Values, StoreError> {
     let mut plan = store.plan(whole_minutes(request.window)).await?;
     plan.bounds.resolution_s = plan.bounds.resolution_s.max(60);
-    let (coverage, complete_until_s) = store.coverage(plan.bounds).await?;
+    let (coverage, complete_until_s) = store.coverage(&request.scope, plan.bounds).await?;
     let rows = store.values(request, &plan).await?;
     let more = rows.len() > request.limit;
     let values = rows.into_iter().take(request.limit).map(value).collect();

@@ -2,6 +2,10 @@
 
 use crate::answer::Window;
 
+mod steps;
+
+pub(crate) use steps::Steps;
+
 /// The interval without data to read it from: the agents' default.
 const DEFAULT_INTERVAL_S: u32 = 10;
 

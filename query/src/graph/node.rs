@@ -68,6 +68,15 @@ impl Face {
         Self { workload: workload.to_owned(), workload_kind: kind.to_owned(), ..self }
     }
 
+    /// For people: `namespace/name`, or what there is of it.
+    pub(crate) fn label(&self) -> String {
+        match (self.namespace.as_str(), self.name.as_str()) {
+            (_, "") => self.kind.clone(),
+            ("", name) => name.to_owned(),
+            (namespace, name) => format!("{namespace}/{name}"),
+        }
+    }
+
     /// `kind:namespace/name`, a workload with its kind before the name; the bare kind of a node
     /// that stands for all of them. No two nodes have the same, and none holds a `>`.
     pub(crate) fn id(&self) -> String {

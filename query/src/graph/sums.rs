@@ -129,17 +129,22 @@ impl Sums {
 }
 
 impl Measure {
-    /// `sum` gives the sum and the number of samples.
-    fn of(
-        sum: &mut impl FnMut() -> u64,
+    /// Some samples: sum, number, largest, and how many are in which buckets.
+    pub(crate) fn new(
+        sum_us: u64,
+        count: u64,
         max_us: u64,
         (buckets, counts): (Vec<u16>, Vec<u64>),
     ) -> Self {
-        let histogram = Histogram::from_arrays(buckets, counts);
-        Self { sum_us: sum(), count: sum(), max_us, histogram }
+        Self { sum_us, count, max_us, histogram: Histogram::from_arrays(buckets, counts) }
     }
 
-    fn merge(&mut self, other: &Self) {
+    /// `sum` gives the sum and the number of samples.
+    fn of(sum: &mut impl FnMut() -> u64, max_us: u64, buckets: (Vec<u16>, Vec<u64>)) -> Self {
+        Self::new(sum(), sum(), max_us, buckets)
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
         self.sum_us += other.sum_us;
         self.count += other.count;
         self.max_us = self.max_us.max(other.max_us);

@@ -142,7 +142,7 @@ fn long_lists_say_that_there_is_more() {
     assert!(edges[0].more);
 }
 
-fn any_rows() -> impl Strategy<Value = Vec<EdgeRow>> {
+pub(crate) fn any_rows() -> impl Strategy<Value = Vec<EdgeRow>> {
     let row = (0..6_u8, 0..6_u8, 1..50_u64)
         .prop_map(|(a, b, connections)| row(&format!("w{a}"), &format!("w{b}"), connections));
     prop::collection::vec(row, 0..30)

@@ -6,6 +6,7 @@ use serde::Deserialize;
 /// One agent's reports.
 #[derive(Clone, Debug, Row, Deserialize)]
 pub(crate) struct CoverageRow {
+    pub(crate) agent: String,
     /// End of the latest interval it reported on, near the window, seconds since the epoch.
     pub(crate) reported_until_s: u64,
     /// Intervals of the window it reported on.
@@ -41,6 +42,7 @@ pub(crate) const EARLIEST: &str = "
 /// wrong clock's: the others are not late because of them.
 pub(crate) const COVERAGE: &str = "
     SELECT
+        toString(agent) AS agent,
         max(until_s) AS reported_until_s,
         sum(reported) AS intervals,
         sum(packets) AS packets_dropped,

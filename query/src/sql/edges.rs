@@ -130,17 +130,6 @@ fn rows(
         INFERRED => format!("direction_inferred * (opened + joined + {opening})"),
         _ => name.to_owned(),
     });
-    let buckets = |measure: &str| match tier {
-        Tier::Raw => {
-            let (sum, count) = (format!("{measure}_us"), format!("{measure}_count"));
-            let bucket = bucket_sql(&sum, &count);
-            // A map has no rows without a sample.
-            format!(
-                "mapFromArrays(if({count} > 0, [{bucket}], []), if({count} > 0, [toUInt64({count})], []))"
-            )
-        }
-        _ => format!("{measure}_buckets"),
-    };
     format!(
         "SELECT {columns}, first_seen, last_seen, [{summed}] AS sums, [{largest}] AS largest, \
          {latency} AS latency, {first_response} AS first_response \
@@ -148,8 +137,21 @@ fn rows(
         columns = ends::columns(group_by),
         summed = summed.join(", "),
         largest = LARGEST.join(", "),
-        latency = buckets("syn_to_synack"),
-        first_response = buckets("first_response"),
+        latency = buckets(tier, "syn_to_synack"),
+        first_response = buckets(tier, "first_response"),
         table = table(tier, detail),
+    )
+}
+
+/// Samples of a measure by bucket, as a map.
+pub(super) fn buckets(tier: Tier, measure: &str) -> String {
+    if tier != Tier::Raw {
+        return format!("{measure}_buckets");
+    }
+    let (sum, count) = (format!("{measure}_us"), format!("{measure}_count"));
+    let bucket = bucket_sql(&sum, &count);
+    // A map has no rows without a sample.
+    format!(
+        "mapFromArrays(if({count} > 0, [{bucket}], []), if({count} > 0, [toUInt64({count})], []))"
     )
 }

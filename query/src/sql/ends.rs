@@ -26,8 +26,11 @@ const PARTS: [&str; 9] = [
     "address",
 ];
 
-/// The two ends as edges call them, and the columns of which they are made.
-const SIDES: [(&str, &str); 2] = [("source", "client"), ("target", "server")];
+/// An end as edges call it, and what the columns begin with of which it is made.
+pub(super) type Side = (&'static str, &'static str);
+
+/// The two ends.
+pub(super) const SIDES: [Side; 2] = [("source", "client"), ("target", "server")];
 
 /// An address that stands for none.
 const NO_ADDRESS: &str = "toIPv6('::')";
@@ -47,21 +50,37 @@ pub(super) fn columns(group_by: GroupBy) -> String {
 
 /// The names of the key columns.
 pub(super) fn grouping(group_by: GroupBy) -> String {
-    let of_side = |(end, side): (&str, &str)| {
+    key_names(&SIDES, group_by).join(", ")
+}
+
+/// The names of the key columns of some sides.
+pub(super) fn key_names(sides: &[Side], group_by: GroupBy) -> Vec<String> {
+    let of_side = |(end, side): &Side| {
         let keys = keys(side, group_by).into_iter();
         keys.map(|(part, _)| format!("{end}_{part}")).collect::<Vec<_>>()
     };
-    SIDES.into_iter().flat_map(of_side).collect::<Vec<_>>().join(", ")
+    sides.iter().flat_map(of_side).collect()
 }
 
-/// What a statement answers of each group: its ends as [`End`], and its labels.
-pub(super) fn answered(group_by: GroupBy) -> String {
-    let ends = SIDES.map(|(end, side)| {
-        let keys = keys(side, group_by);
+/// The key columns of some sides, without what labels are made of.
+pub(super) fn key_columns(sides: &[Side], group_by: GroupBy) -> Vec<String> {
+    let of_side = |(end, side): &Side| {
+        let keys = keys(side, group_by).into_iter();
+        keys.map(|(part, column)| format!("{column} AS {end}_{part}")).collect::<Vec<_>>()
+    };
+    sides.iter().flat_map(of_side).collect()
+}
+
+/// Both ends as [`End`], those that are not among some sides empty.
+pub(super) fn answered_ends(sides: &[Side], group_by: GroupBy) -> [String; 2] {
+    SIDES.map(|(end, side)| {
+        let grouped = sides.contains(&(end, side));
+        let keys = if grouped { keys(side, group_by) } else { Vec::new() };
         let part = |part: &str| {
             let column = || format!("{end}_{part}");
             match (part, keys.iter().any(|(key, _)| *key == part)) {
-                ("kind", _) => format!("toInt8({})", column()),
+                ("kind", true) => format!("toInt8({})", column()),
+                ("kind", false) => "toInt8(0)".to_owned(),
                 ("address", true) => column(),
                 ("address", false) => NO_ADDRESS.to_owned(),
                 (_, true) => format!("toString({})", column()),
@@ -69,7 +88,12 @@ pub(super) fn answered(group_by: GroupBy) -> String {
             }
         };
         format!("({}) AS {end}", PARTS.map(part).join(", "))
-    });
+    })
+}
+
+/// What a statement answers of each group: its ends as [`End`], and its labels.
+pub(super) fn answered(group_by: GroupBy) -> String {
+    let ends = answered_ends(&SIDES, group_by);
     let listed = |values: &str, alias: &str| {
         format!("arraySlice(arraySort({values}), 1, {}) AS {alias}", MAX_LISTED + 1)
     };

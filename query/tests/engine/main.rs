@@ -4,6 +4,7 @@
 
 mod access;
 mod api;
+mod blindness;
 mod cluster;
 mod common;
 mod connections;
@@ -13,5 +14,7 @@ mod filters;
 mod fuzz_corpus;
 mod investigations;
 mod laws;
+mod panel;
+mod series;
 mod tiers;
 mod values;

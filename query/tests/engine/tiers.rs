@@ -23,7 +23,7 @@ const ROLLUPS: [&str; 5] =
     ["edges_1m", "edges_1h", "edges_1d", "workload_edges_1h", "workload_edges_1d"];
 
 impl Served {
-    fn run(&self, sql: &str) {
+    pub(crate) fn run(&self, sql: &str) {
         runtime().block_on(self.store.client().query_raw(sql).execute()).unwrap();
     }
 }

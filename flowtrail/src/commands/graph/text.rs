@@ -142,6 +142,7 @@ pub(super) mod tests {
                 intervals_reported: 715,
                 packets_dropped: 1,
                 records_dropped: 0,
+                ..Coverage::default()
             },
             nodes: vec![
                 node(long, "recommendations-production", "recommendation-ranking-worker"),

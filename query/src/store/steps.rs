@@ -1,0 +1,94 @@
+//! Questions about the agents' reports in time.
+
+use tracing::warn;
+
+use super::{Store, StoreError, whole_hours};
+use crate::answer::Coverage;
+use crate::params::SeriesRequest;
+use crate::planner::Tier;
+use crate::reports::{MAX_BLIND_SPOTS, Reports};
+use crate::scope::Scope;
+use crate::sql::{self, AgentStepRow, BlindRow, ReportSource, SeriesRow, StepRow};
+use crate::window::{Bounds, Steps};
+
+impl Store {
+    /// The agents' coverage of a window with its blind spots, and until when all live agents have reported,
+    /// seconds since the epoch.
+    pub(crate) async fn coverage(
+        &self,
+        scope: &Scope,
+        bounds: Bounds,
+    ) -> Result<(Coverage, u32), StoreError> {
+        let reports = self.reports(scope, bounds).await?;
+        let blind = self.blind_spots(scope, bounds, &reports).await?;
+        let complete_until_s = reports.complete_until_s;
+        Ok((reports.with_blind_spots(blind), complete_until_s))
+    }
+
+    /// When agents that reported on a window were blind. Nothing is asked where their counts say that they
+    /// were not; `None` is too many to tell, which does not keep an answer back.
+    pub(crate) async fn blind_spots(
+        &self,
+        scope: &Scope,
+        bounds: Bounds,
+        reports: &Reports,
+    ) -> Result<Option<Vec<BlindRow>>, StoreError> {
+        if reports.is_whole {
+            return Ok(Some(Vec::new()));
+        }
+        // Later nothing is missing yet.
+        let due_s = reports.complete_until_s;
+        let (first_hour, end_hour) = whole_hours(bounds);
+        let query = self.tables.ask(scope, sql::BLIND_SPOTS);
+        let query = query.param("from", bounds.from_s).param("due", due_s);
+        let query = query.param("fringe_end", first_hour.min(due_s));
+        let query = query.param("fringe_start", end_hour);
+        let query = query.param("first_hour", first_hour).param("end_hour", end_hour);
+        let query = query.param("interval", bounds.interval_s);
+        // One more tells that there are more.
+        let query = query.param("listed", MAX_BLIND_SPOTS as u32 + 1);
+        match query.fetch_all().await.map_err(StoreError::from) {
+            Err(StoreError::TooLarge(error)) => {
+                warn!(%error, "too many blind spots to list");
+                Ok(None)
+            }
+            answer => answer.map(Some),
+        }
+    }
+
+    /// Since when there are reports, and reports by the hour, seconds since the epoch; 0 without any.
+    pub(crate) async fn earliest_reports(&self) -> Result<(u32, u32), StoreError> {
+        Ok(self.tables.ask_for_all(sql::EARLIEST_REPORTS).fetch_one().await?)
+    }
+
+    /// Each agent's reports on each step that it reported on, in order of time.
+    pub(crate) async fn agent_steps(
+        &self,
+        scope: &Scope,
+        source: ReportSource,
+        steps: Steps,
+    ) -> Result<Vec<AgentStepRow>, StoreError> {
+        Ok(self.tables.ask(scope, &sql::agent_steps(source, steps)).fetch_all().await?)
+    }
+
+    /// How many reports there are on each step with any.
+    pub(crate) async fn reported_steps(
+        &self,
+        source: ReportSource,
+        steps: Steps,
+    ) -> Result<Vec<StepRow>, StoreError> {
+        Ok(self.tables.ask_for_all(&sql::reported_steps(source, steps)).fetch_all().await?)
+    }
+
+    /// A stat in steps, of rows of one table.
+    pub(crate) async fn series(
+        &self,
+        request: &SeriesRequest,
+        tier: Tier,
+        steps: Steps,
+    ) -> Result<Vec<SeriesRow>, StoreError> {
+        let query =
+            self.tables.ask(&request.graph.filter.scope, &sql::series(request, tier, steps));
+        Ok(request.graph.filter.bind(query).fetch_all().await?)
+    }
+}

@@ -1,0 +1,272 @@
+//! A stat over time: `/api/v1/timeseries`.
+//!
+//! The window is cut into the shortest steps that keep the number of points and that one table's rows, still
+//! held for all of it, make up. Series are the graph's edges, its nodes at one end, or all in one; what
+//! `limit` leaves out is the series `other`, so that points add up to what the graph says of the window.
+
+use std::collections::{BTreeMap, HashMap};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::answer::{Coverage, Window};
+use crate::graph::{Face, Measure};
+use crate::params::{End, SeriesRequest, Split, Stat};
+use crate::planner::Tier;
+use crate::reports::share;
+use crate::sql::{ReportSource, SeriesRow, StepRow};
+use crate::store::{Store, StoreError};
+use crate::window::{Steps, ms};
+
+/// `connections` counts those open at a step's start, which rows tell at the start of a minute.
+const SHORTEST_OF_CONNECTIONS_S: u32 = 60;
+
+/// The shortest step that coverage of hours is enough for.
+const HOUR_S: u32 = 3_600;
+
+/// A stat over time.
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
+pub struct TimeSeries {
+    /// The window, widened to whole steps.
+    pub window: Window,
+    /// What the agents saw of it.
+    pub coverage: Coverage,
+    /// Seconds of a step.
+    pub step_s: u32,
+    /// Ordered by the stat over the whole window, largest first; `other` last.
+    pub series: Vec<Series>,
+    /// A point of each series in each step, in order of time.
+    pub points: Vec<Point>,
+}
+
+/// What a series is of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, JsonSchema, Serialize, Deserialize)]
+pub struct Series {
+    /// Id of the graph's edge or node; `all` without a split, `other` of what `limit` left out.
+    pub id: String,
+    /// For people.
+    pub name: String,
+}
+
+/// A series in a step.
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
+pub struct Point {
+    /// Start of the step, milliseconds since the epoch.
+    pub time: i64,
+    /// Id of the series.
+    pub series: String,
+    /// Name of the series.
+    pub name: String,
+    /// The stat in the step; null where nothing was counted and nobody looked, and, of times, without a sample.
+    pub value: Option<PointValue>,
+    /// The value per second, of what adds up over time.
+    pub per_second: Option<f64>,
+    /// Share (0 to 1) of the reports due on the step, of all agents that reported in the window, that there
+    /// are: below 1, some agent saw nothing in some of it.
+    pub coverage: f64,
+}
+
+/// A value: exact of what is counted.
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PointValue {
+    /// Connections, bytes, packets, retransmits, failures.
+    Count(u64),
+    /// Milliseconds: the mean duration, the 95th percentile of latencies.
+    Milliseconds(f64),
+}
+
+/// Computes what a request asks for.
+///
+/// # Errors
+/// If the store is away, too slow, or finds the question too large.
+pub(crate) async fn timeseries(
+    store: &Store,
+    request: &SeriesRequest,
+) -> Result<TimeSeries, StoreError> {
+    let (requested, scope) = (request.graph.window, &request.graph.filter.scope);
+    let (interval_s, held) = store.grain(requested).await?;
+    let shortest_s = match request.graph.stat {
+        Stat::Connections => interval_s.max(SHORTEST_OF_CONNECTIONS_S),
+        _ => interval_s,
+    };
+    let tier = |steps: &Steps| held.coarsest_of(steps.from_s, steps.step_s, interval_s);
+    let steps = Steps::choose(requested, shortest_s, request.points, |steps| tier(steps).is_some());
+    // Nothing is older than what days have.
+    let tier = tier(&steps).unwrap_or(Tier::Day);
+
+    let bounds = steps.bounds(interval_s);
+    let source = match steps.step_s.is_multiple_of(HOUR_S) {
+        true => ReportSource::Hours,
+        false => ReportSource::Reports,
+    };
+    let reports = async {
+        let reports = store.reports(scope, bounds).await?;
+        let blind = store.blind_spots(scope, bounds, &reports).await?;
+        Ok((reports, blind))
+    };
+    let (rows, (reports, blind), reported) = tokio::try_join!(
+        store.series(request, tier, steps),
+        reports,
+        store.reported_steps(source, steps),
+    )?;
+    let looked = Looked::of(&reported, steps, reports.coverage.agents, reports.due_s, interval_s);
+    let (series, points) = points(request, rows, steps, &looked);
+    let window = bounds.answer(requested, reports.complete_until_s);
+    let coverage = reports.with_blind_spots(blind);
+    Ok(TimeSeries { window, coverage, step_s: steps.step_s, series, points })
+}
+
+/// How many reports there are on each step, and how many are due.
+struct Looked(Vec<(u64, u64)>);
+
+impl Looked {
+    fn of(rows: &[StepRow], steps: Steps, agents: u64, due_s: u32, interval_s: u32) -> Self {
+        let due = steps.starts().map(|start_s| {
+            let end_s = start_s.saturating_add(steps.step_s).min(due_s);
+            (0, agents * u64::from(end_s.saturating_sub(start_s) / interval_s))
+        });
+        let mut looked: Vec<_> = due.collect();
+        for row in rows {
+            if let Some((reported, _)) = steps.place(row.at_s).and_then(|at| looked.get_mut(at)) {
+                *reported += row.reported;
+            }
+        }
+        Self(looked)
+    }
+}
+
+/// One step of one series.
+#[derive(Clone, Debug, Default)]
+struct Sample {
+    total: u64,
+    times: Measure,
+}
+
+impl Sample {
+    fn merge(&mut self, other: &Self) {
+        self.total += other.total;
+        self.times.merge(&other.times);
+    }
+
+    fn value(&self, stat: Stat) -> Option<PointValue> {
+        match stat {
+            Stat::Duration => self.times.avg_ms().map(PointValue::Milliseconds),
+            Stat::Latency => self.times.quantile_ms(0.95).map(PointValue::Milliseconds),
+            _ => Some(PointValue::Count(self.total)),
+        }
+    }
+
+    fn rank(&self, stat: Stat) -> f64 {
+        match self.value(stat) {
+            Some(PointValue::Count(count)) => count as f64,
+            Some(PointValue::Milliseconds(ms)) => ms,
+            None => 0.0,
+        }
+    }
+}
+
+/// The steps of a series that have rows, by place.
+type Samples = BTreeMap<usize, Sample>;
+
+/// Points of the largest series, and of one of all others.
+fn points(
+    request: &SeriesRequest,
+    rows: Vec<SeriesRow>,
+    steps: Steps,
+    Looked(looked): &Looked,
+) -> (Vec<Series>, Vec<Point>) {
+    let stat = request.graph.stat;
+    let ranked = ranked(request, rows, steps);
+    let adds_up = !matches!(stat, Stat::Connections | Stat::Duration | Stat::Latency);
+    let point = |start_s: u32,
+                 (reported, expected): (u64, u64),
+                 series: &Series,
+                 sample: Option<&Sample>| {
+        let value = match sample {
+            Some(sample) => sample.value(stat),
+            None if reported == 0 => None,
+            None => Sample::default().value(stat),
+        };
+        let per_second = match value {
+            Some(PointValue::Count(count)) if adds_up => {
+                Some(count as f64 / f64::from(steps.step_s))
+            }
+            _ => None,
+        };
+        Point {
+            time: ms(start_s),
+            series: series.id.clone(),
+            name: series.name.clone(),
+            value,
+            per_second,
+            coverage: share(reported, expected),
+        }
+    };
+    let of_step = |((place, start_s), looked): ((usize, u32), &(u64, u64))| {
+        let samples = ranked.iter().map(move |(series, samples)| (series, samples.get(&place)));
+        let points = samples.map(|(series, sample)| point(start_s, *looked, series, sample));
+        points.collect::<Vec<_>>()
+    };
+    let points = steps.starts().enumerate().zip(looked).flat_map(of_step).collect();
+    (ranked.into_iter().map(|(series, _)| series).collect(), points)
+}
+
+/// The series, largest first, and the rest as one.
+fn ranked(request: &SeriesRequest, rows: Vec<SeriesRow>, steps: Steps) -> Vec<(Series, Samples)> {
+    let (stat, limit) = (request.graph.stat, request.graph.limit);
+    let mut folded: HashMap<Series, Samples> = HashMap::new();
+    if request.split == Split::None {
+        folded.insert(Series::named("all", "all"), Samples::new());
+    }
+    for row in rows {
+        let samples = folded.entry(Series::of(request, &row)).or_default();
+        for (start_s, total, count, largest, buckets, counts) in row.steps {
+            let Some(place) = steps.place(start_s) else { continue };
+            let times = Measure::new(total, count, largest, (buckets, counts));
+            samples.entry(place).or_default().merge(&Sample { total, times });
+        }
+    }
+    let rank = |samples: &Samples| {
+        let mut all = Sample::default();
+        samples.values().for_each(|sample| all.merge(sample));
+        all.rank(stat)
+    };
+    let mut ranked: Vec<_> =
+        folded.into_iter().map(|(series, samples)| (rank(&samples), series, samples)).collect();
+    ranked.sort_by(|(a, one, _), (b, another, _)| b.total_cmp(a).then(one.id.cmp(&another.id)));
+    let rest = ranked.split_off(limit.min(ranked.len()));
+    let mut ranked: Vec<_> =
+        ranked.into_iter().map(|(_, series, samples)| (series, samples)).collect();
+    if !rest.is_empty() {
+        let mut other = Samples::new();
+        for (place, sample) in rest.iter().flat_map(|(_, _, samples)| samples) {
+            other.entry(*place).or_default().merge(sample);
+        }
+        ranked.push((Series::named("other", "other"), other));
+    }
+    ranked
+}
+
+impl Series {
+    fn named(id: &str, name: &str) -> Self {
+        Self { id: id.to_owned(), name: name.to_owned() }
+    }
+
+    fn of(request: &SeriesRequest, row: &SeriesRow) -> Self {
+        let face = |end| Face::of(request.group_by(), end);
+        let of_node = |face: Face| Self { id: face.id(), name: face.label() };
+        match (request.split, request.end) {
+            (Split::None, _) => Self::named("all", "all"),
+            (Split::Edge, _) => {
+                let (source, target) = (face(&row.source), face(&row.target));
+                Self {
+                    id: format!("{}>{}", source.id(), target.id()),
+                    name: format!("{} → {}", source.label(), target.label()),
+                }
+            }
+            (_, End::Client) => of_node(face(&row.source)),
+            (_, End::Server) => of_node(face(&row.target)),
+        }
+    }
+}
