@@ -17,10 +17,11 @@ use tracing::error;
 
 use crate::answer::Graph;
 use crate::coverage::{self, CoverageSteps};
+use crate::diff::{self, Diff};
 use crate::infinity;
 use crate::metrics::QueryMetrics;
 use crate::nodegraph;
-use crate::params::{CoverageRequest, GraphRequest, NodeGraphRequest, SeriesRequest};
+use crate::params::{CoverageRequest, DiffRequest, GraphRequest, NodeGraphRequest, SeriesRequest};
 use crate::pipeline;
 use crate::problem::Problem;
 use crate::store::{Store, StoreError};
@@ -47,6 +48,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/graph/nodes", get(panel_nodes))
         .route("/api/v1/graph/edges", get(panel_edges))
         .route("/api/v1/coverage", get(coverage_steps))
+        .route("/api/v1/diff", get(two_windows))
         .route("/api/v1/timeseries", get(timeseries))
         .route("/nodegraph/api/health", get(|| async { "ok\n" }))
         .route("/nodegraph/api/graph/fields", get(nodegraph_fields))
@@ -124,6 +126,11 @@ async fn timeseries(State(app): State<App>, pairs: Pairs) -> Result<Json<TimeSer
     Ok(Json(app.within_limits(timeseries::timeseries(&app.store, &request)).await?))
 }
 
+async fn two_windows(State(app): State<App>, pairs: Pairs) -> Result<Json<Diff>, Problem> {
+    let request = DiffRequest::parse(given(pairs)?, now_ms())?;
+    Ok(Json(app.within_limits(diff::diff(&app.store, &request)).await?))
+}
+
 async fn nodegraph_fields(pairs: Pairs) -> Result<Json<nodegraph::Fields>, Problem> {
     let request = NodeGraphRequest::parse(given(pairs)?, now_ms())?;
     Ok(Json(nodegraph::fields(request.stats_type)))
@@ -173,6 +180,7 @@ fn now_ms() -> i64 {
 fn store_problem(failure: &StoreError) -> Problem {
     let source = std::error::Error::source(failure).map(ToString::to_string).unwrap_or_default();
     error!(error = %failure, source, "query failed");
+
     match failure {
         StoreError::Away(_) | StoreError::Retention(_) => Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -9,6 +9,7 @@
 
 mod answer;
 mod coverage;
+mod diff;
 mod filter;
 mod graph;
 mod histogram;
@@ -29,9 +30,10 @@ mod window;
 
 pub use answer::{
     BlindReason, BlindSpot, Closed, Counters, Coverage, Duration, Edge, Graph, Latency, Node,
-    Traffic, Window,
+    StatValue, Traffic, Window,
 };
 pub use coverage::{AgentCoverage, CoverageSteps};
+pub use diff::{Change, Diff, DiffCounts, DiffEdge, DiffWindow};
 pub use problem::Problem;
 pub use query::{Config, Query, QueryError};
-pub use timeseries::{Point, PointValue, Series, TimeSeries};
+pub use timeseries::{Point, Series, TimeSeries};

@@ -34,8 +34,8 @@ words! {
 }
 
 words! {
-    /// By which end connections belong to a namespace or workload: to one, so that series add up.
-    End {
+    /// By which of its sides a connection belongs to a namespace or workload: by one, so that series add up.
+    SplitSide {
         #[default]
         Client = "client",
         Server = "server",
@@ -48,7 +48,7 @@ pub(crate) struct SeriesRequest {
     /// `limit` is of series.
     pub(crate) graph: GraphRequest,
     pub(crate) split: Split,
-    pub(crate) end: End,
+    pub(crate) side: SplitSide,
     /// Most points of a series, 2 to [`MAX_POINTS`].
     pub(crate) points: u32,
 }
@@ -57,13 +57,13 @@ impl SeriesRequest {
     /// From the parameters of `/api/v1/timeseries`.
     pub(crate) fn parse(pairs: Vec<(String, String)>, now_ms: i64) -> Result<Self, Problem> {
         let given =
-            Given::new(pairs, &[GraphRequest::TAKEN, &["split", "end", "points"]].concat())?;
+            Given::new(pairs, &[GraphRequest::TAKEN, &["split", "side", "points"]].concat())?;
         let limit = given.numbers("limit", "a number of series, 1 to 50", 1..=MAX_SERIES)?;
         let limit = limit.first().copied().unwrap_or(DEFAULT_SERIES);
         Ok(Self {
             graph: GraphRequest { limit, ..GraphRequest::of(&given, now_ms)? },
             split: given.word("split", Split::WORDS)?,
-            end: given.word("end", End::WORDS)?,
+            side: given.word("side", SplitSide::WORDS)?,
             points: points(&given, DEFAULT_POINTS)?,
         })
     }

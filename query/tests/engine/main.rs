@@ -6,6 +6,7 @@ mod api;
 mod blindness;
 mod cluster;
 mod common;
+mod diff;
 mod investigations;
 mod laws;
 mod panel;
