@@ -228,3 +228,23 @@ pub struct Latency {
     /// Longest.
     pub max_ms: Option<f64>,
 }
+
+/// What a stat comes to: exact of what is counted.
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum StatValue {
+    /// Connections, bytes, packets, retransmits, failures.
+    Count(u64),
+    /// Milliseconds: the mean duration, the 95th percentile of latencies.
+    Milliseconds(f64),
+}
+
+impl StatValue {
+    /// For comparing and drawing.
+    pub(crate) fn as_f64(self) -> f64 {
+        match self {
+            Self::Count(count) => count as f64,
+            Self::Milliseconds(ms) => ms,
+        }
+    }
+}

@@ -23,7 +23,7 @@ mod sums;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
-pub(crate) use node::Face;
+pub(crate) use node::{Face, label};
 pub(crate) use sums::{Measure, Sums};
 
 use crate::answer::{Edge, Node};

@@ -33,13 +33,14 @@ use crate::access::Access;
 use crate::answer::Graph;
 use crate::connections::{self, Connections};
 use crate::coverage::{self, CoverageSteps};
+use crate::diff::{self, Diff};
 use crate::infinity;
 use crate::metrics::QueryMetrics;
 use crate::nodegraph;
 use crate::openapi;
 use crate::params::{
-    ConnectionsRequest, CoverageRequest, GraphRequest, NodeGraphRequest, SeriesRequest, Stat,
-    ValuesRequest,
+    ConnectionsRequest, CoverageRequest, DiffRequest, GraphRequest, NodeGraphRequest,
+    SeriesRequest, Stat, ValuesRequest,
 };
 use crate::pipeline;
 use crate::problem::Problem;
@@ -82,6 +83,7 @@ fn routes() -> Router<App> {
         .route("/api/v1/graph/nodes", get(panel_nodes))
         .route("/api/v1/graph/edges", get(panel_edges))
         .route("/api/v1/coverage", get(coverage_steps))
+        .route("/api/v1/diff", get(two_windows))
         .route("/api/v1/timeseries", get(timeseries))
         .route("/api/v1/values/{of}", get(choices))
         .route("/api/v1/connections", get(connections))
@@ -177,6 +179,11 @@ async fn timeseries(State(app): State<App>, asked: Asked) -> Result<Answer<TimeS
     Ok(Answer { body, settled })
 }
 
+async fn two_windows(State(app): State<App>, asked: Asked) -> Result<Json<Diff>, Problem> {
+    let request = DiffRequest::parse(asked, now_ms())?;
+    Ok(Json(app.within_limits(diff::diff(&app.store, &request)).await?))
+}
+
 async fn choices(
     State(app): State<App>,
     of: Result<Path<String>, PathRejection>,
@@ -244,6 +251,7 @@ fn now_ms() -> i64 {
 fn store_problem(failure: &StoreError) -> Problem {
     let source = std::error::Error::source(failure).map(ToString::to_string).unwrap_or_default();
     error!(error = %failure, source, "query failed");
+
     match failure {
         StoreError::Away(_) | StoreError::Retention(_) => Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -8,7 +8,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::answer::{Edge, Graph, Node, Traffic};
+use crate::answer::{Edge, Graph, Node, StatValue, Traffic};
 use crate::nodegraph::{Amounts, Totals, duration, ports, scaled, share, subtitle};
 use crate::params::Stat;
 
@@ -161,7 +161,7 @@ pub(crate) fn nodes(graph: &Graph, stat: Stat) -> Vec<PanelNode> {
 /// The edges of a graph, with what `stat` is about in front.
 pub(crate) fn edges(graph: &Graph, stat: Stat) -> Vec<PanelEdge> {
     let seconds = seconds(graph);
-    let value = |edge: &Edge| stat.of(&edge.traffic).unwrap_or_default();
+    let value = |edge: &Edge| stat.of(&edge.traffic).map_or(0.0, StatValue::as_f64);
     let largest = graph.edges.iter().map(value).fold(0.0, f64::max);
     let (thin, thick) = THICKNESS;
     let edge = |edge: &Edge| {

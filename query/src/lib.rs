@@ -11,6 +11,7 @@ mod access;
 mod answer;
 mod connections;
 mod coverage;
+mod diff;
 mod expression;
 mod filter;
 mod graph;
@@ -36,15 +37,16 @@ mod window;
 pub use access::TokenFileError;
 pub use answer::{
     BlindReason, BlindSpot, Closed, Counters, Coverage, Duration, Edge, Graph, Latency, Node,
-    Traffic, Window,
+    StatValue, Traffic, Window,
 };
 pub use connections::{
     Comparison, Connection, Connections, Difference, Direction, Disagreement, End, GapKind,
     Latencies, Observation, Obstacle, Ownership, Side, Start, State, Verdict,
 };
 pub use coverage::{AgentCoverage, CoverageSteps};
+pub use diff::{Change, Diff, DiffCounts, DiffEdge, DiffWindow};
 pub use expression::{Expression, ExpressionError};
 pub use problem::Problem;
 pub use query::{Config, Query, QueryError};
-pub use timeseries::{Point, PointValue, Series, TimeSeries};
+pub use timeseries::{Point, Series, TimeSeries};
 pub use values::{Value, Values};

@@ -9,13 +9,15 @@ use serde_json::{Map, Value, json};
 use crate::answer::Graph;
 use crate::connections::Connections;
 use crate::coverage::CoverageSteps;
+use crate::diff::Diff;
 use crate::expression::Expression;
 use crate::infinity::{PanelEdge, PanelNode};
 use crate::nodegraph;
 use crate::params::{
-    DEFAULT_COVERAGE_POINTS, DEFAULT_LIMIT, DEFAULT_PAGE, DEFAULT_POINTS, DEFAULT_SERIES,
-    DEFAULT_VALUES, End, GroupBy, MAX_LIMIT, MAX_LIST, MAX_PAGE, MAX_PATTERN_LENGTH, MAX_POINTS,
-    MAX_SEARCH, MAX_SERIES, Of, Order, Split, Stat, StatsType,
+    DEFAULT_COVERAGE_POINTS, DEFAULT_EDGES, DEFAULT_LIMIT, DEFAULT_PAGE, DEFAULT_POINTS,
+    DEFAULT_SERIES, DEFAULT_THRESHOLD, DEFAULT_VALUES, GroupBy, MAX_LIMIT, MAX_LIST, MAX_PAGE,
+    MAX_PATTERN_LENGTH, MAX_POINTS, MAX_SEARCH, MAX_SERIES, MAX_THRESHOLD, MIN_THRESHOLD, Of,
+    Order, Split, SplitSide, Stat, StatsType,
 };
 use crate::problem::Problem;
 use crate::timeseries::TimeSeries;
@@ -53,6 +55,8 @@ fn describe() -> Value {
     add("/api/v1/graph/edges", question(summary, graph_parameters(), &answer));
     let answer = schema::<TimeSeries>(&mut generator);
     add("/api/v1/timeseries", question("A stat over time", series_parameters(), &answer));
+    let answer = schema::<Diff>(&mut generator);
+    add("/api/v1/diff", question("What differs between two windows", diff_parameters(), &answer));
     let answer = schema::<CoverageSteps>(&mut generator);
     let summary = "What each agent saw, in steps of time";
     add("/api/v1/coverage", question(summary, coverage_parameters(), &answer));
@@ -213,8 +217,26 @@ fn series_parameters() -> Vec<Value> {
             &limit(MAX_SERIES, DEFAULT_SERIES),
         ),
         parameter("split", "What a series is of", &words(Split::WORDS)),
-        parameter("end", "By which end connections belong to a node", &words(End::WORDS)),
+        parameter("side", "By which end connections belong to a node", &words(SplitSide::WORDS)),
         parameter("points", "Points of a series at most", &points(DEFAULT_POINTS)),
+    ]);
+    parameters
+}
+
+fn diff_parameters() -> Vec<Value> {
+    let distance = json!({ "type": "string", "examples": ["-1d", "-7d"] });
+    let instant = json!({ "type": "string", "examples": ["now-25h", "1700000000000"] });
+    let threshold = json!({
+        "type": "number", "minimum": MIN_THRESHOLD, "maximum": MAX_THRESHOLD, "default": DEFAULT_THRESHOLD,
+    });
+    let mut parameters = graph_parameters();
+    parameters.pop();
+    parameters.extend([
+        parameter("limit", "Edges listed at most", &limit(MAX_LIMIT, DEFAULT_EDGES)),
+        parameter("base", "How long before the window the one to compare with is", &distance),
+        parameter("base_from", "Start of the window to compare with, as `from`", &instant),
+        parameter("base_to", "Its end, as `to`; by default where the window begins", &instant),
+        parameter("threshold", "How many times what it was makes a change", &threshold),
     ]);
     parameters
 }
@@ -324,8 +346,8 @@ mod tests {
 
     use super::*;
     use crate::params::{
-        ConnectionsRequest, CoverageRequest, GraphRequest, NodeGraphRequest, SeriesRequest,
-        ValuesRequest,
+        ConnectionsRequest, CoverageRequest, DiffRequest, GraphRequest, NodeGraphRequest,
+        SeriesRequest, ValuesRequest,
     };
 
     #[test]
@@ -353,6 +375,8 @@ mod tests {
         let series = [GraphRequest::TAKEN, SeriesRequest::TAKEN].concat();
         assert_eq!(names(series_parameters()), series);
         assert_eq!(names(coverage_parameters()), CoverageRequest::TAKEN);
+        let diff = [GraphRequest::TAKEN, DiffRequest::TAKEN].concat();
+        assert_eq!(names(diff_parameters()), diff);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use regex::RegexBuilder;
 
 pub(crate) use connections::{ConnectionsRequest, DEFAULT_PAGE, MAX_PAGE};
 
-use crate::answer::Traffic;
+use crate::answer::{StatValue, Traffic};
 use crate::expression::{Expression, ExpressionError};
 use crate::filter::Filter;
 use crate::http::Asked;
@@ -55,13 +55,17 @@ macro_rules! words {
     };
 }
 
-// Uses the macro above.
+// Use the macro above.
+mod diff;
 mod steps;
 mod values;
 
+pub(crate) use diff::{
+    DEFAULT_EDGES, DEFAULT_THRESHOLD, DiffRequest, MAX_THRESHOLD, MIN_THRESHOLD,
+};
 pub(crate) use steps::{
-    CoverageRequest, DEFAULT_COVERAGE_POINTS, DEFAULT_POINTS, DEFAULT_SERIES, End, MAX_POINTS,
-    MAX_SERIES, SeriesRequest, Split,
+    CoverageRequest, DEFAULT_COVERAGE_POINTS, DEFAULT_POINTS, DEFAULT_SERIES, MAX_POINTS,
+    MAX_SERIES, SeriesRequest, Split, SplitSide,
 };
 pub(crate) use values::{DEFAULT_VALUES, MAX_SEARCH, Of, ValuesRequest};
 
@@ -99,18 +103,24 @@ words! {
 }
 
 impl Stat {
-    /// What it is of some connections; none of what has no sample. Milliseconds of times.
-    pub(crate) fn of(self, traffic: &Traffic) -> Option<f64> {
+    /// What it is of some connections; none of a time without a sample.
+    pub(crate) fn of(self, traffic: &Traffic) -> Option<StatValue> {
         let (sent, received) = (&traffic.sent, &traffic.received);
-        match self {
-            Self::Connections => Some(traffic.connections as f64),
-            Self::Bytes => Some((sent.bytes + received.bytes) as f64),
-            Self::Packets => Some((sent.packets + received.packets) as f64),
-            Self::Duration => traffic.duration.avg_ms,
-            Self::Latency => traffic.latency.p95_ms,
-            Self::Retransmits => Some(traffic.retransmits as f64),
-            Self::Failures => Some(traffic.failed as f64),
-        }
+        let count = match self {
+            Self::Connections => traffic.connections,
+            Self::Bytes => sent.bytes + received.bytes,
+            Self::Packets => sent.packets + received.packets,
+            Self::Retransmits => traffic.retransmits,
+            Self::Failures => traffic.failed,
+            Self::Duration => return traffic.duration.avg_ms.map(StatValue::Milliseconds),
+            Self::Latency => return traffic.latency.p95_ms.map(StatValue::Milliseconds),
+        };
+        Some(StatValue::Count(count))
+    }
+
+    /// Whether it is a time, which does not grow with the window.
+    pub(crate) fn is_time(self) -> bool {
+        matches!(self, Self::Duration | Self::Latency)
     }
 }
 
@@ -266,14 +276,16 @@ impl Given {
         Ok(values)
     }
 
+    fn instant(&self, name: &str, now_ms: i64) -> Result<Option<i64>, Problem> {
+        let Some(text) = self.one(name)? else { return Ok(None) };
+        let instant = flowtrail_service::instant::parse(text, now_ms);
+        instant.map(Some).map_err(|takes| Problem::parameter(name, refused(text, takes)))
+    }
+
     fn window(&self, now_ms: i64) -> Result<Requested, Problem> {
-        let instant = |name, default| match self.one(name)? {
-            None => Ok(default),
-            Some(text) => flowtrail_service::instant::parse(text, now_ms)
-                .map_err(|takes| Problem::parameter(name, refused(text, takes))),
-        };
-        let to_ms = instant("to", now_ms)?;
-        let from_ms = instant("from", to_ms.saturating_sub(3_600_000).max(0))?;
+        let to_ms = self.instant("to", now_ms)?.unwrap_or(now_ms);
+        let hour_before = to_ms.saturating_sub(3_600_000).max(0);
+        let from_ms = self.instant("from", now_ms)?.unwrap_or(hour_before);
         if from_ms >= to_ms {
             return Err(Problem::parameter("from", "is not before to; swap them or widen them"));
         }

@@ -16,23 +16,41 @@ use crate::window::starts_minute;
 /// # Errors
 /// If the store is away, too slow, or finds the question too large.
 pub(crate) async fn graph(store: &Store, request: &GraphRequest) -> Result<Graph, StoreError> {
+    Ok(seen(store, request).await?.0)
+}
+
+/// Who saw a window.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// Agents that reported on it, by name.
+    pub(crate) agents: Vec<String>,
+    /// They saw all there was, until `complete_until`.
+    pub(crate) is_whole: bool,
+}
+
+/// The same, and who saw it.
+pub(crate) async fn seen(
+    store: &Store,
+    request: &GraphRequest,
+) -> Result<(Graph, Seen), StoreError> {
     let GraphRequest { window: requested, group_by, filter, stat, limit } = request;
 
     let plan = store.plan(*requested).await?;
     let bounds = plan.bounds;
     let (edges, reported) =
         tokio::try_join!(store.edges(*group_by, filter, &plan), reported(store, request, &plan),)?;
-    let Reported { coverage, complete_until_s, open_at_start, open_at_end } = reported;
+    let Reported { coverage, seen, complete_until_s, open_at_start, open_at_end } = reported;
 
     let window = bounds.answer(*requested, complete_until_s);
     let rows = Rows { edges, open_at_start, open_at_end };
     let (nodes, edges) = graph::graph(rows, *group_by, &filter.q, *stat, *limit, window.from);
-    Ok(Graph { window, coverage, nodes, edges })
+    Ok((Graph { window, coverage, nodes, edges }, seen))
 }
 
 /// What the agents reported, and what is open as far as they did.
 struct Reported {
     coverage: Coverage,
+    seen: Seen,
     complete_until_s: u32,
     open_at_start: Vec<OpenRow>,
     open_at_end: Vec<OpenRow>,
@@ -71,6 +89,7 @@ async fn reported(
     if from_rows {
         open_at_end = at(end_s).collect();
     }
+    let seen = Seen { agents: reports.agents.clone(), is_whole: reports.is_whole };
     let coverage = reports.with_blind_spots(blind);
-    Ok(Reported { coverage, complete_until_s, open_at_start, open_at_end })
+    Ok(Reported { coverage, seen, complete_until_s, open_at_start, open_at_end })
 }

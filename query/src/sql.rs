@@ -10,6 +10,7 @@ mod coverage;
 mod coverage_steps;
 mod edges;
 mod ends;
+mod first_seen;
 mod open;
 mod series;
 
@@ -22,6 +23,7 @@ pub(crate) use coverage_steps::{
 pub(crate) use edges::SUMMED;
 pub(crate) use edges::{EdgeRow, edges};
 pub(crate) use ends::{End, MAX_LISTED};
+pub(crate) use first_seen::{FirstSeenRow, first_seen};
 pub(crate) use open::{OpenRow, open_at, open_at_boundary};
 pub(crate) use series::{SeriesRow, series};
 

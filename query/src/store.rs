@@ -97,7 +97,7 @@ fn exception_code(text: &str) -> Option<u32> {
     digits[..digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len())].parse().ok()
 }
 
-mod steps;
+mod history;
 
 /// A client of ClickHouse that asks within limits.
 #[derive(Clone)]

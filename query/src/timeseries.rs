@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, HashMap};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::answer::{Coverage, Window};
+use crate::answer::{Coverage, StatValue, Window};
 use crate::graph::{Face, Measure};
-use crate::params::{End, SeriesRequest, Split, Stat};
+use crate::params::{SeriesRequest, Split, SplitSide, Stat};
 use crate::planner::Tier;
 use crate::reports::share;
 use crate::sql::{ReportSource, SeriesRow, StepRow};
@@ -58,22 +58,12 @@ pub struct Point {
     /// Name of the series.
     pub name: String,
     /// The stat in the step; null where nothing was counted and nobody looked, and, of times, without a sample.
-    pub value: Option<PointValue>,
+    pub value: Option<StatValue>,
     /// The value per second, of what adds up over time.
     pub per_second: Option<f64>,
     /// Share (0 to 1) of the reports due on the step, of all agents that reported in the window, that there
     /// are: below 1, some agent saw nothing in some of it.
     pub coverage: f64,
-}
-
-/// A value: exact of what is counted.
-#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum PointValue {
-    /// Connections, bytes, packets, retransmits, failures.
-    Count(u64),
-    /// Milliseconds: the mean duration, the 95th percentile of latencies.
-    Milliseconds(f64),
 }
 
 /// Computes what a request asks for.
@@ -149,20 +139,16 @@ impl Sample {
         self.times.merge(&other.times);
     }
 
-    fn value(&self, stat: Stat) -> Option<PointValue> {
+    fn value(&self, stat: Stat) -> Option<StatValue> {
         match stat {
-            Stat::Duration => self.times.avg_ms().map(PointValue::Milliseconds),
-            Stat::Latency => self.times.quantile_ms(0.95).map(PointValue::Milliseconds),
-            _ => Some(PointValue::Count(self.total)),
+            Stat::Duration => self.times.avg_ms().map(StatValue::Milliseconds),
+            Stat::Latency => self.times.quantile_ms(0.95).map(StatValue::Milliseconds),
+            _ => Some(StatValue::Count(self.total)),
         }
     }
 
     fn rank(&self, stat: Stat) -> f64 {
-        match self.value(stat) {
-            Some(PointValue::Count(count)) => count as f64,
-            Some(PointValue::Milliseconds(ms)) => ms,
-            None => 0.0,
-        }
+        self.value(stat).map_or(0.0, StatValue::as_f64)
     }
 }
 
@@ -178,7 +164,7 @@ fn points(
 ) -> (Vec<Series>, Vec<Point>) {
     let stat = request.graph.stat;
     let ranked = ranked(request, rows, steps);
-    let adds_up = !matches!(stat, Stat::Connections | Stat::Duration | Stat::Latency);
+    let adds_up = stat != Stat::Connections && !stat.is_time();
     let point = |start_s: u32,
                  (reported, expected): (u64, u64),
                  series: &Series,
@@ -189,7 +175,7 @@ fn points(
             None => Sample::default().value(stat),
         };
         let per_second = match value {
-            Some(PointValue::Count(count)) if adds_up => {
+            Some(StatValue::Count(count)) if adds_up => {
                 Some(count as f64 / f64::from(steps.step_s))
             }
             _ => None,
@@ -256,7 +242,7 @@ impl Series {
     fn of(request: &SeriesRequest, row: &SeriesRow) -> Self {
         let face = |end| Face::of(request.group_by(), end);
         let of_node = |face: Face| Self { id: face.id(), name: face.label() };
-        match (request.split, request.end) {
+        match (request.split, request.side) {
             (Split::None, _) => Self::named("all", "all"),
             (Split::Edge, _) => {
                 let (source, target) = (face(&row.source), face(&row.target));
@@ -265,8 +251,8 @@ impl Series {
                     name: format!("{} → {}", source.label(), target.label()),
                 }
             }
-            (_, End::Client) => of_node(face(&row.source)),
-            (_, End::Server) => of_node(face(&row.target)),
+            (_, SplitSide::Client) => of_node(face(&row.source)),
+            (_, SplitSide::Server) => of_node(face(&row.target)),
         }
     }
 }

@@ -70,11 +70,7 @@ impl Face {
 
     /// For people: `namespace/name`, or what there is of it.
     pub(crate) fn label(&self) -> String {
-        match (self.namespace.as_str(), self.name.as_str()) {
-            (_, "") => self.kind.clone(),
-            ("", name) => name.to_owned(),
-            (namespace, name) => format!("{namespace}/{name}"),
-        }
+        label(&self.kind, &self.namespace, &self.name)
     }
 
     /// `kind:namespace/name`, a workload with its kind before the name; the bare kind of a node
@@ -89,6 +85,15 @@ impl Face {
         // Names are the user's, and edge ids put a `>` between two node ids.
         let name = parts.join("/").replace('%', "%25").replace('>', "%3E");
         format!("{}:{name}", self.kind)
+    }
+}
+
+/// A node for people: `namespace/name`, or what there is of it.
+pub(crate) fn label(kind: &str, namespace: &str, name: &str) -> String {
+    match (namespace, name) {
+        (_, "") => kind.to_owned(),
+        ("", name) => name.to_owned(),
+        (namespace, name) => format!("{namespace}/{name}"),
     }
 }
 

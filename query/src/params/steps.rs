@@ -36,8 +36,8 @@ words! {
 }
 
 words! {
-    /// By which end connections belong to a namespace or workload: to one, so that series add up.
-    End {
+    /// By which of its sides a connection belongs to a namespace or workload: by one, so that series add up.
+    SplitSide {
         #[default]
         Client = "client",
         Server = "server",
@@ -50,14 +50,14 @@ pub(crate) struct SeriesRequest {
     /// `limit` is of series.
     pub(crate) graph: GraphRequest,
     pub(crate) split: Split,
-    pub(crate) end: End,
+    pub(crate) side: SplitSide,
     /// Most points of a series, 2 to [`MAX_POINTS`].
     pub(crate) points: u32,
 }
 
 impl SeriesRequest {
     /// Its parameters, beside those of the graph.
-    pub(crate) const TAKEN: &[&str] = &["split", "end", "points"];
+    pub(crate) const TAKEN: &[&str] = &["split", "side", "points"];
 
     /// From the parameters of `/api/v1/timeseries`.
     pub(crate) fn parse(asked: Asked, now_ms: i64) -> Result<Self, Problem> {
@@ -71,7 +71,7 @@ impl SeriesRequest {
                 ..GraphRequest::of(&given, now_ms)?
             },
             split: given.word("split", Split::WORDS)?,
-            end: given.word("end", End::WORDS)?,
+            side: given.word("side", SplitSide::WORDS)?,
             points: points(&given, DEFAULT_POINTS)?,
         })
     }

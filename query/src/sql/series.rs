@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::coverage_steps::{step_of, within};
 use super::ends::{SIDES, Side, answered_ends, key_columns, key_names};
 use super::{Detail, End, edges, table};
-use crate::params::{self, GroupBy, SeriesRequest, Split, Stat};
+use crate::params::{GroupBy, SeriesRequest, Split, SplitSide, Stat};
 use crate::planner::Tier;
 use crate::window::Steps;
 
@@ -38,11 +38,11 @@ impl SeriesRequest {
 
     /// The ends that tell series.
     fn sides(&self) -> &'static [Side] {
-        match (self.split, self.end) {
+        match (self.split, self.side) {
             (Split::None, _) => &[],
             (Split::Edge, _) => &SIDES,
-            (Split::Namespace | Split::Workload, params::End::Client) => &SIDES[..1],
-            (Split::Namespace | Split::Workload, params::End::Server) => &SIDES[1..],
+            (Split::Namespace | Split::Workload, SplitSide::Client) => &SIDES[..1],
+            (Split::Namespace | Split::Workload, SplitSide::Server) => &SIDES[1..],
         }
     }
 }

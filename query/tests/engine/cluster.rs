@@ -36,6 +36,30 @@ fn distributed_tables_answer_as_plain_ones_do() {
     assert_eq!(plain[1].edges.iter().map(|edge| edge.traffic.connections).sum::<u64>(), 2);
 }
 
+/// Answers in steps and of two windows: no statement of theirs is refused either.
+#[test]
+fn distributed_tables_answer_what_happened_when() {
+    let (from, to) = (format!("{}000", T0 - 7_200), format!("{}000", T0 + 60));
+    let window = [("from", from.as_str()), ("to", to.as_str())];
+    let questions: [(&str, &[(&str, &str)]); 5] = [
+        ("/api/v1/timeseries", &[("split", "edge"), ("group_by", "pod")]),
+        ("/api/v1/timeseries", &[("stat", "latency"), ("points", "5"), ("split", "workload")]),
+        ("/api/v1/diff", &[("stat", "bytes")]),
+        ("/api/v1/coverage", &[("points", "5")]),
+        ("/api/v1/graph/nodes", &[]),
+    ];
+    let [plain, distributed] =
+        [served("plain_steps"), served_on_cluster("one", "distributed_steps")].map(|served| {
+            let served = filled(served);
+            questions.map(|(path, pairs)| {
+                let answer = served.get(path, &[&window, pairs].concat());
+                assert_eq!(answer.status, 200, "{path} {}", answer.body);
+                answer.body
+            })
+        });
+    assert_eq!(plain, distributed);
+}
+
 #[test]
 fn two_shards_are_both_asked_and_refuse_nothing() {
     let [plain, both] = [served("plain_too"), served_on_cluster("two", "both")]

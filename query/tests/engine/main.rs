@@ -8,6 +8,7 @@ mod blindness;
 mod cluster;
 mod common;
 mod connections;
+mod diff;
 mod evidence;
 mod expressions;
 mod filters;

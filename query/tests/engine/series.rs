@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use flowtrail_query::{Edge, Graph, Point, PointValue, TimeSeries, Traffic};
+use flowtrail_query::{Edge, Graph, Point, StatValue, TimeSeries, Traffic};
 use flowtrail_schema::row::FlowRow;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -27,26 +27,26 @@ fn seconds(ms: i64) -> u32 {
 }
 
 /// What a stat is of some connections.
-fn stat_of(stat: &str, traffic: &Traffic) -> Option<PointValue> {
+fn stat_of(stat: &str, traffic: &Traffic) -> Option<StatValue> {
     let both = |counter: fn(&flowtrail_query::Counters) -> u64| {
-        Some(PointValue::Count(counter(&traffic.sent) + counter(&traffic.received)))
+        Some(StatValue::Count(counter(&traffic.sent) + counter(&traffic.received)))
     };
     match stat {
         "bytes" => both(|counters| counters.bytes),
         "packets" => both(|counters| counters.packets),
         "retransmits" => both(|counters| counters.retransmitted_packets),
-        "failures" => Some(PointValue::Count(traffic.failed)),
-        "connections" => Some(PointValue::Count(traffic.connections)),
-        "duration" => traffic.duration.avg_ms.map(PointValue::Milliseconds),
-        _ => traffic.latency.p95_ms.map(PointValue::Milliseconds),
+        "failures" => Some(StatValue::Count(traffic.failed)),
+        "connections" => Some(StatValue::Count(traffic.connections)),
+        "duration" => traffic.duration.avg_ms.map(StatValue::Milliseconds),
+        _ => traffic.latency.p95_ms.map(StatValue::Milliseconds),
     }
 }
 
 /// The stat of a graph, by the ids that series have.
-fn of_graph(graph: &Graph, split: &str, end: &str, stat: &str) -> BTreeMap<String, PointValue> {
+fn of_graph(graph: &Graph, split: &str, side: &str, stat: &str) -> BTreeMap<String, StatValue> {
     let of_edge = |edge: &Edge| Some((edge.id.clone(), stat_of(stat, &edge.traffic)?));
     let of_node = |node: &flowtrail_query::Node| {
-        let traffic = if end == "client" { &node.as_client } else { &node.as_server };
+        let traffic = if side == "client" { &node.as_client } else { &node.as_server };
         Some((node.id.clone(), stat_of(stat, traffic)?))
     };
     match split {
@@ -56,13 +56,13 @@ fn of_graph(graph: &Graph, split: &str, end: &str, stat: &str) -> BTreeMap<Strin
 }
 
 /// What is there: zeros and what is unknown say nothing of traffic.
-fn counted(values: impl IntoIterator<Item = (String, PointValue)>) -> BTreeMap<String, PointValue> {
-    values.into_iter().filter(|(_, value)| *value != PointValue::Count(0)).collect()
+fn counted(values: impl IntoIterator<Item = (String, StatValue)>) -> BTreeMap<String, StatValue> {
+    values.into_iter().filter(|(_, value)| *value != StatValue::Count(0)).collect()
 }
 
 const ADDITIVE: &[&str] = &["bytes", "packets", "retransmits", "failures"];
 const OTHERS: &[&str] = &["connections", "duration", "latency"];
-/// Split, the graph's grouping, and the end.
+/// Split, the graph's grouping, and the side.
 const SPLITS: &[(&str, &str, &str)] = &[
     ("edge", "workload", "client"),
     ("edge", "pod", "client"),
@@ -77,11 +77,11 @@ type Split = (&'static str, &'static str, &'static str);
 type Question = (u32, u32, &'static str, Split, &'static [(&'static str, &'static str)], u32);
 
 fn check(served: &Served, start: u32, question: &Question) {
-    let (from, length, stat, (split, group_by, end), filter, points) = *question;
+    let (from, length, stat, (split, group_by, side), filter, points) = *question;
     let (from, to) = (start + from * 10, start + (from + length) * 10);
     let points = points.to_string();
     let asked = [("stat", stat), ("group_by", group_by), ("limit", "50")];
-    let split_by = [("split", split), ("end", end), ("points", points.as_str())];
+    let split_by = [("split", split), ("side", side), ("points", points.as_str())];
     let series = served.series(from, to, &[&asked, filter, &split_by].concat());
     let window = [seconds(series.window.from), seconds(series.window.to)];
     assert!(window[0] <= from && window[1] >= to);
@@ -97,12 +97,12 @@ fn check(served: &Served, start: u32, question: &Question) {
     let graph = |from, to| {
         let graph = served.graph(from, to, &[&asked, filter].concat());
         assert_eq!((seconds(graph.window.from), seconds(graph.window.to)), (from, to));
-        of_graph(&graph, split, end, stat)
+        of_graph(&graph, split, side, stat)
     };
     if ADDITIVE.contains(&stat) {
-        let count = |value: &PointValue| match value {
-            PointValue::Count(count) => *count,
-            PointValue::Milliseconds(_) => panic!("{stat} is counted"),
+        let count = |value: &StatValue| match value {
+            StatValue::Count(count) => *count,
+            StatValue::Milliseconds(_) => panic!("{stat} is counted"),
         };
         let expected = counted(graph(window[0], window[1]));
         let mut sums: BTreeMap<String, u64> = BTreeMap::new();
@@ -118,7 +118,7 @@ fn check(served: &Served, start: u32, question: &Question) {
         assert_eq!(sums.values().sum::<u64>(), total, "nothing is dropped");
         sums.remove("other");
         for (series, sum) in sums.into_iter().filter(|(_, sum)| *sum > 0) {
-            assert_eq!(Some(&PointValue::Count(sum)), expected.get(&series), "{series}");
+            assert_eq!(Some(&StatValue::Count(sum)), expected.get(&series), "{series}");
         }
     } else if let Some(busy) = series.points.iter().find(|point| point.value.is_some()) {
         // One step is as good as another.
@@ -167,7 +167,7 @@ fn points_are_what_graphs_say() {
 
 fn counts(points: &[Point]) -> Vec<Option<u64>> {
     let count = |point: &Point| match point.value {
-        Some(PointValue::Count(count)) => Some(count),
+        Some(StatValue::Count(count)) => Some(count),
         _ => None,
     };
     points.iter().map(count).collect()
@@ -206,7 +206,7 @@ fn the_rest_is_one_series() {
         ..row(T0, bytes)
     };
     served.insert("flows", &[to("a", 1), to("b", 20), to("c", 300)]);
-    let pairs = [("stat", "bytes"), ("split", "workload"), ("end", "server"), ("limit", "1")];
+    let pairs = [("stat", "bytes"), ("split", "workload"), ("side", "server"), ("limit", "1")];
     let series = served.series(T0, T0 + 10, &pairs);
     let names: Vec<_> = series.series.iter().map(|series| series.name.as_str()).collect();
     assert_eq!(
@@ -218,7 +218,7 @@ fn the_rest_is_one_series() {
     assert_eq!(series.series[0].name, "shop/web → shop/c");
     let pairs = [("stat", "connections")];
     assert_eq!(served.series(T0, T0 + 10, &pairs).step_s, 60);
-    for (name, value) in [("split", "pod"), ("points", "1001"), ("limit", "51"), ("end", "x")] {
+    for (name, value) in [("split", "pod"), ("points", "1001"), ("limit", "51"), ("side", "x")] {
         let problem = served.problem("/api/v1/timeseries", &[(name, value)]);
         assert_eq!((problem.status, problem.parameter.as_deref()), (400, Some(name)));
     }

@@ -1,14 +1,17 @@
-//! Questions about the agents' reports in time.
+//! Questions about what there was when: agents' reports, stats in steps, first times.
 
 use tracing::warn;
 
 use super::{Store, StoreError, whole_hours};
 use crate::answer::Coverage;
-use crate::params::SeriesRequest;
+use crate::filter::Filter;
+use crate::params::{GroupBy, SeriesRequest};
 use crate::planner::Tier;
 use crate::reports::{MAX_BLIND_SPOTS, Reports};
 use crate::scope::Scope;
-use crate::sql::{self, AgentStepRow, BlindRow, ReportSource, SeriesRow, StepRow};
+use crate::sql::{
+    self, AgentStepRow, BlindRow, Detail, FirstSeenRow, ReportSource, SeriesRow, StepRow,
+};
 use crate::window::{Bounds, Steps};
 
 impl Store {
@@ -48,7 +51,7 @@ impl Store {
         // One more tells that there are more.
         let query = query.param("listed", MAX_BLIND_SPOTS as u32 + 1);
         match query.fetch_all().await.map_err(StoreError::from) {
-            Err(StoreError::TooLarge(error)) => {
+            Err(StoreError::TooLarge(error) | StoreError::ReadsTooMuch(error)) => {
                 warn!(%error, "too many blind spots to list");
                 Ok(None)
             }
@@ -90,5 +93,26 @@ impl Store {
         let query =
             self.tables.ask(&request.graph.filter.scope, &sql::series(request, tier, steps));
         Ok(request.graph.filter.bind(query).fetch_all().await?)
+    }
+
+    /// When pairs of ends were first seen in all history before a time, in milliseconds since the epoch;
+    /// `None` if these are too many to tell, which does not keep an answer back.
+    pub(crate) async fn first_seen(
+        &self,
+        group_by: GroupBy,
+        filter: &Filter,
+        to_ms: i64,
+    ) -> Result<Option<Vec<FirstSeenRow>>, StoreError> {
+        let to_s = u32::try_from(to_ms / 1_000).unwrap_or(u32::MAX);
+        let statement =
+            sql::first_seen(group_by, Detail::of(group_by, filter), &filter.sql(), to_s);
+        let query = filter.bind(self.tables.ask(&filter.scope, &statement));
+        match query.fetch_all().await.map_err(StoreError::from) {
+            Err(StoreError::TooLarge(error) | StoreError::ReadsTooMuch(error)) => {
+                warn!(%error, "too many edges to tell when each was first seen");
+                Ok(None)
+            }
+            answer => answer.map(Some),
+        }
     }
 }

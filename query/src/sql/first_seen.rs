@@ -1,0 +1,34 @@
+//! When pairs of ends were first seen, in all history.
+
+use clickhouse::Row;
+use serde::Deserialize;
+
+use super::ends::{SIDES, answered_ends, key_columns, key_names};
+use super::{Detail, End, table};
+use crate::params::GroupBy;
+use crate::planner::Tier;
+
+/// A pair of ends and its first packet, milliseconds since the epoch.
+#[derive(Clone, Debug, Row, Deserialize)]
+pub(crate) struct FirstSeenRow {
+    pub(crate) source: End,
+    pub(crate) target: End,
+    pub(crate) first_seen_ms: i64,
+}
+
+/// [`FirstSeenRow`]s from the rows of days, which are kept longest and also have the current day, of those
+/// that begin before `to_s`, seconds since the epoch.
+pub(crate) fn first_seen(group_by: GroupBy, detail: Detail, filter: &str, to_s: u32) -> String {
+    format!(
+        "SELECT {ends}, toUnixTimestamp64Milli(min(seen)) AS first_seen_ms
+        FROM (
+            SELECT {columns}, first_seen AS seen FROM {table}
+            WHERE start < toDateTime({to_s}, 'UTC') AND {filter}
+        )
+        GROUP BY {names}",
+        ends = answered_ends(&SIDES, group_by).join(", "),
+        columns = key_columns(&SIDES, group_by).join(", "),
+        table = table(Tier::Day, detail),
+        names = key_names(&SIDES, group_by).join(", "),
+    )
+}
