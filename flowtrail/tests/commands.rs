@@ -151,6 +151,8 @@ fn what_is_readable_of_a_broken_capture_is_served_and_the_byte_is_named() {
     let lines = BufReader::new(up.stdout.take().unwrap()).lines().map_while(Result::ok);
     let url = lines.into_iter().find(|line| line.starts_with("http://")).expect("no address");
     let answer = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
+    let ready = url.split_once("/api/").map(|(service, _)| format!("{service}/readyz")).unwrap();
+    assert_eq!(ureq::get(&ready).call().unwrap().status(), 200, "what reads the file is done");
     let graph: Value = serde_json::from_str(&answer).unwrap();
     let edge = &graph["edges"][0];
     assert_eq!(edge["opened"], 1, "{graph}");

@@ -126,11 +126,16 @@ pub(crate) async fn run(
         let query_shutdown = CancellationToken::new();
         let query = tokio::spawn(query.run(listener, query_shutdown.clone()));
         // Ingest ends when the agent has: what was captured is inserted before anything stops.
+        let done = ingest_ready.clone();
         let ingest = tokio::spawn(ingest.run(ingest_ready, CancellationToken::new()));
-        let captured = agent.run(capture_ready, shutdown.clone()).await;
+        let captured = agent.run(capture_ready.clone(), shutdown.clone()).await;
         ingest.await.context("ingest broke off")??;
         let ended = match file {
-            Some(file) => serve_file(captured, &file, address, &shutdown).await,
+            Some(file) => {
+                // They are done, which is no reason to wait for them.
+                [capture_ready, done].iter().for_each(|part| part.set(true));
+                serve_file(captured, &file, address, &shutdown).await
+            }
             None => captured.map(|_| ()).map_err(Into::into),
         };
         query_shutdown.cancel();

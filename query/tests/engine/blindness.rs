@@ -137,7 +137,7 @@ fn blind_spots_are_what_was_not_reported() {
     let runs = prop::collection::vec((0..INTERVALS, 1..400_u32), 1..6);
     let window = (0..INTERVALS, 1..INTERVALS);
     let case = Cell::new(0);
-    let config = Config { failure_persistence: None, ..Config::with_cases(12) };
+    let config = Config { failure_persistence: None, ..Config::with_cases(6) };
     let result = TestRunner::new(config).run(&(runs, window), |(runs, window)| {
         // A day of its own, so that all cases share the tables.
         case.set(case.get() + 86_400);

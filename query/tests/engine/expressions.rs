@@ -271,7 +271,7 @@ fn what_is_kept_is_what_a_plain_evaluation_keeps() {
     let question = (window, levels, select(&["namespace", "workload", "pod", "ip"][..]));
     let strategy = (prop::collection::vec(any_row(), 1..80), prop::collection::vec(question, 10));
     let (case, kept) = (Cell::new(0), Cell::new((0, 0)));
-    let config = Config { failure_persistence: None, ..Config::with_cases(12) };
+    let config = Config { failure_persistence: None, ..Config::with_cases(8) };
     let result = TestRunner::new(config).run(&strategy, |(mut rows, questions)| {
         // Days of its own, so that all cases share the tables.
         let start = DAY0 + case.get() * DAYS * DAY_S;

@@ -177,7 +177,7 @@ fn windows_add_up_and_connections_count_in_each_they_span() {
     let cuts = prop::sample::subsequence((0..=INTERVALS).collect::<Vec<_>>(), 3);
     let traffic = prop::collection::vec(connection(), 0..25);
     let case = Cell::new(0);
-    let config = Config { failure_persistence: None, ..Config::with_cases(32) };
+    let config = Config { failure_persistence: None, ..Config::with_cases(16) };
     let result =
         TestRunner::new(config).run(&(traffic, cuts, filters), |(traffic, cuts, filter)| {
             // A case has an hour of its own, so that all share the tables.
@@ -319,7 +319,7 @@ fn the_connections_of_an_edge_add_up_to_it() {
     let traffic = prop::collection::vec(connection(), 0..25);
     let groupings = prop::sample::select(GROUPINGS);
     let case = Cell::new(0);
-    let config = Config { failure_persistence: None, ..Config::with_cases(24) };
+    let config = Config { failure_persistence: None, ..Config::with_cases(12) };
     let result = TestRunner::new(config).run(
         &(traffic, cuts, filters, groupings),
         |(traffic, cuts, (filter, _), group_by)| {

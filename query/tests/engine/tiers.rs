@@ -107,7 +107,7 @@ fn the_planned_answer_is_that_of_raw_rows_alone() {
     let strategy =
         (prop::collection::vec(any_row(), 1..60), prop::collection::vec((window, question), 6));
     let case = Cell::new(0);
-    let config = Config { failure_persistence: None, ..Config::with_cases(10) };
+    let config = Config { failure_persistence: None, ..Config::with_cases(8) };
     let result = TestRunner::new(config).run(&strategy, |(rows, questions)| {
         // Days of its own, so that all cases share the tables.
         let start = DAY0 + case.get() * DAYS * DAY_S;
