@@ -8,7 +8,8 @@ use crate::params::{GroupBy, SeriesRequest};
 use crate::planner::Tier;
 use crate::reports::{MAX_BLIND_SPOTS, Reports};
 use crate::sql::{
-    self, AgentStepRow, BlindRow, Detail, FirstSeenRow, ReportSource, SeriesRow, StepRow,
+    self, AgentStepRow, BlindRow, Detail, FirstSeenRow, Places, ReportSource, SeriesRow, StepRow,
+    TotalRow,
 };
 use crate::window::{Bounds, Steps};
 
@@ -66,14 +67,26 @@ impl Store {
         Ok(self.client.query_raw(&sql::reported_steps(source, steps)).fetch_all().await?)
     }
 
+    /// A stat in the whole window, by what series are told by.
+    pub(crate) async fn totals(
+        &self,
+        request: &SeriesRequest,
+        tier: Tier,
+        steps: Steps,
+    ) -> Result<Vec<TotalRow>, StoreError> {
+        let query = self.client.query_raw(&sql::totals(request, tier, steps));
+        Ok(request.graph.filter.bind(query).fetch_all().await?)
+    }
+
     /// A stat in steps, of rows of one table.
     pub(crate) async fn series(
         &self,
         request: &SeriesRequest,
         tier: Tier,
         steps: Steps,
+        places: &Places,
     ) -> Result<Vec<SeriesRow>, StoreError> {
-        let query = self.client.query_raw(&sql::series(request, tier, steps));
+        let query = self.client.query_raw(&sql::series(request, tier, steps, places));
         Ok(request.graph.filter.bind(query).fetch_all().await?)
     }
 
