@@ -25,7 +25,7 @@ pub(crate) use edges::{EdgeRow, edges};
 pub(crate) use ends::{End, MAX_LISTED};
 pub(crate) use first_seen::{FirstSeenRow, first_seen};
 pub(crate) use open::{OpenRow, open_at, open_at_boundary};
-pub(crate) use series::{SeriesRow, series};
+pub(crate) use series::{Places, SeriesRow, StatSums, TotalRow, series, totals};
 
 use crate::filter::Filter;
 use crate::params::GroupBy;

@@ -2,7 +2,8 @@
 //!
 //! The window is cut into the shortest steps that keep the number of points and that one table's rows, still
 //! held for all of it, make up. Series are the graph's edges, its nodes at one end, or all in one; what
-//! `limit` leaves out is the series `other`, so that points add up to what the graph says of the window.
+//! `limit` leaves out is the series `other`, so that points add up to what the graph says of the window. The
+//! largest are found first, so that no more than they and their points is asked of ClickHouse.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,12 +15,17 @@ use crate::graph::{Face, Measure};
 use crate::params::{SeriesRequest, Split, SplitSide, Stat};
 use crate::planner::Tier;
 use crate::reports::share;
-use crate::sql::{ReportSource, SeriesRow, StepRow};
+use crate::sql::{Places, ReportSource, SeriesRow, StatSums, StepRow, TotalRow};
 use crate::store::{Store, StoreError};
 use crate::window::{Steps, ms};
 
 /// `connections` counts those open at a step's start, which rows tell at the start of a minute.
 const SHORTEST_OF_CONNECTIONS_S: u32 = 60;
+
+/// Pairs of ends that series are made of, at most: their keys take 150 kB of a statement, which ClickHouse
+/// reads 256 KiB of. A series is made of one, or of a few that have had several owners; what is beyond is
+/// among the others.
+const MAX_KEYS: usize = 4_000;
 
 /// The shortest step that coverage of hours is enough for.
 const HOUR_S: u32 = 3_600;
@@ -95,13 +101,21 @@ pub(crate) async fn timeseries(
         let blind = store.blind_spots(scope, bounds, &reports).await?;
         Ok((reports, blind))
     };
-    let (rows, (reports, blind), reported) = tokio::try_join!(
-        store.series(request, tier, steps),
-        reports,
-        store.reported_steps(source, steps),
-    )?;
+    let told = async {
+        let totals = match request.split {
+            Split::None => Vec::new(),
+            _ => store.totals(request, tier, steps).await?,
+        };
+        let (series, places) = ranked(request, totals);
+        let rows = store.series(request, tier, steps, &places).await?;
+        Ok((series, rows))
+    };
+    let ((series, rows), (reports, blind), reported) =
+        tokio::try_join!(told, reports, store.reported_steps(source, steps),)?;
     let looked = Looked::of(&reported, steps, reports.coverage.agents, reports.due_s, interval_s);
-    let (series, points) = points(request, rows, steps, &looked);
+    let series = filled(series, rows, steps);
+    let points = points(request.graph.stat, &series, steps, &looked);
+    let series = series.into_iter().map(|(series, _)| series).collect();
     let window = bounds.answer(requested, reports.complete_until_s);
     let coverage = reports.with_blind_spots(blind);
     Ok(TimeSeries { window, coverage, step_s: steps.step_s, series, points })
@@ -134,6 +148,10 @@ struct Sample {
 }
 
 impl Sample {
+    fn of((total, count, largest, buckets, counts): StatSums) -> Self {
+        Self { total, times: Measure::new(total, count, largest, (buckets, counts)) }
+    }
+
     fn merge(&mut self, other: &Self) {
         self.total += other.total;
         self.times.merge(&other.times);
@@ -146,24 +164,18 @@ impl Sample {
             _ => Some(StatValue::Count(self.total)),
         }
     }
-
-    fn rank(&self, stat: Stat) -> f64 {
-        self.value(stat).map_or(0.0, StatValue::as_f64)
-    }
 }
 
 /// The steps of a series that have rows, by place.
 type Samples = BTreeMap<usize, Sample>;
 
-/// Points of the largest series, and of one of all others.
+/// A point of each series in each step.
 fn points(
-    request: &SeriesRequest,
-    rows: Vec<SeriesRow>,
+    stat: Stat,
+    series: &[(Series, Samples)],
     steps: Steps,
     Looked(looked): &Looked,
-) -> (Vec<Series>, Vec<Point>) {
-    let stat = request.graph.stat;
-    let ranked = ranked(request, rows, steps);
+) -> Vec<Point> {
     let adds_up = stat != Stat::Connections && !stat.is_time();
     let point = |start_s: u32,
                  (reported, expected): (u64, u64),
@@ -190,48 +202,62 @@ fn points(
         }
     };
     let of_step = |((place, start_s), looked): ((usize, u32), &(u64, u64))| {
-        let samples = ranked.iter().map(move |(series, samples)| (series, samples.get(&place)));
+        let samples = series.iter().map(move |(series, samples)| (series, samples.get(&place)));
         let points = samples.map(|(series, sample)| point(start_s, *looked, series, sample));
         points.collect::<Vec<_>>()
     };
-    let points = steps.starts().enumerate().zip(looked).flat_map(of_step).collect();
-    (ranked.into_iter().map(|(series, _)| series).collect(), points)
+    steps.starts().enumerate().zip(looked).flat_map(of_step).collect()
 }
 
-/// The series, largest first, and the rest as one.
-fn ranked(request: &SeriesRequest, rows: Vec<SeriesRow>, steps: Steps) -> Vec<(Series, Samples)> {
-    let (stat, limit) = (request.graph.stat, request.graph.limit);
-    let mut folded: HashMap<Series, Samples> = HashMap::new();
+/// The series, largest first, and which rows are of which.
+fn ranked(request: &SeriesRequest, rows: Vec<TotalRow>) -> (Vec<Series>, Places) {
     if request.split == Split::None {
-        folded.insert(Series::named("all", "all"), Samples::new());
+        return (vec![Series::named("all", "all")], Places::default());
     }
+    let mut folded: HashMap<Series, (Sample, Vec<String>)> = HashMap::new();
     for row in rows {
-        let samples = folded.entry(Series::of(request, &row)).or_default();
-        for (start_s, total, count, largest, buckets, counts) in row.steps {
-            let Some(place) = steps.place(start_s) else { continue };
-            let times = Measure::new(total, count, largest, (buckets, counts));
-            samples.entry(place).or_default().merge(&Sample { total, times });
-        }
+        let (total, keys) = folded.entry(Series::of(request, &row)).or_default();
+        total.merge(&Sample::of(row.sums));
+        keys.push(row.key);
     }
-    let rank = |samples: &Samples| {
-        let mut all = Sample::default();
-        samples.values().for_each(|sample| all.merge(sample));
-        all.rank(stat)
-    };
+    let rank = |total: &Sample| total.value(request.graph.stat).map_or(0.0, StatValue::as_f64);
     let mut ranked: Vec<_> =
-        folded.into_iter().map(|(series, samples)| (rank(&samples), series, samples)).collect();
+        folded.into_iter().map(|(series, (total, keys))| (rank(&total), series, keys)).collect();
     ranked.sort_by(|(a, one, _), (b, another, _)| b.total_cmp(a).then(one.id.cmp(&another.id)));
-    let rest = ranked.split_off(limit.min(ranked.len()));
-    let mut ranked: Vec<_> =
-        ranked.into_iter().map(|(_, series, samples)| (series, samples)).collect();
-    if !rest.is_empty() {
-        let mut other = Samples::new();
-        for (place, sample) in rest.iter().flat_map(|(_, _, samples)| samples) {
-            other.entry(*place).or_default().merge(sample);
-        }
-        ranked.push((Series::named("other", "other"), other));
+    let mut named = 0;
+    let fits = |(_, _, keys): &(f64, Series, Vec<String>)| {
+        named += keys.len();
+        named <= MAX_KEYS
+    };
+    let (mut kept, mut places) = (Vec::new(), Places::default());
+    for (_, series, keys) in ranked.into_iter().take(request.graph.limit).take_while(fits) {
+        places.keys.extend(keys.into_iter().map(|key| (key, places.others)));
+        places.others += 1;
+        kept.push(series);
     }
-    ranked
+    (kept, places)
+}
+
+/// The series with their steps; those of all other rows, if there are any, as one.
+fn filled(series: Vec<Series>, rows: Vec<SeriesRow>, steps: Steps) -> Vec<(Series, Samples)> {
+    let mut filled: Vec<_> = series.into_iter().map(|series| (series, Samples::new())).collect();
+    // In order of their places, so that what is left out is last.
+    let mut rows = rows;
+    rows.sort_unstable_by_key(|row| row.place);
+    for row in rows {
+        let place = row.place as usize;
+        if place >= filled.len() {
+            filled.push((Series::named("other", "other"), Samples::new()));
+        }
+        let last = filled.len() - 1;
+        let samples = &mut filled[place.min(last)].1;
+        for (start_s, sums) in row.steps {
+            if let Some(place) = steps.place(start_s) {
+                samples.insert(place, Sample::of(sums));
+            }
+        }
+    }
+    filled
 }
 
 impl Series {
@@ -239,7 +265,7 @@ impl Series {
         Self { id: id.to_owned(), name: name.to_owned() }
     }
 
-    fn of(request: &SeriesRequest, row: &SeriesRow) -> Self {
+    fn of(request: &SeriesRequest, row: &TotalRow) -> Self {
         let face = |end| Face::of(request.group_by(), end);
         let of_node = |face: Face| Self { id: face.id(), name: face.label() };
         match (request.split, request.side) {

@@ -71,6 +71,12 @@ pub(super) fn key_columns(sides: &[Side], group_by: GroupBy) -> Vec<String> {
     sides.iter().flat_map(of_side).collect()
 }
 
+/// What the key columns of some sides are made of.
+pub(super) fn key_expressions(sides: &[Side], group_by: GroupBy) -> Vec<String> {
+    let of_side = |(_, side): &Side| keys(side, group_by).into_iter().map(|(_, column)| column);
+    sides.iter().flat_map(of_side).collect()
+}
+
 /// Both ends as [`End`], those that are not among some sides empty.
 pub(super) fn answered_ends(sides: &[Side], group_by: GroupBy) -> [String; 2] {
     SIDES.map(|(end, side)| {

@@ -4,25 +4,42 @@ use clickhouse::Row;
 use serde::Deserialize;
 
 use super::coverage_steps::{step_of, within};
-use super::ends::{SIDES, Side, answered_ends, key_columns, key_names};
+use super::ends::{SIDES, Side, answered_ends, key_columns, key_expressions, key_names};
 use super::{Detail, End, edges, table};
 use crate::params::{GroupBy, SeriesRequest, Split, SplitSide, Stat};
 use crate::planner::Tier;
 use crate::window::Steps;
 
-/// A step of a stat: its start (seconds since the epoch), the sum, and, of times, the number of samples,
-/// the largest, buckets and the samples in each.
-pub(crate) type StepSums = (u32, u64, u64, u64, Vec<u16>, Vec<u64>);
+/// A stat: the sum, and, of times, the number of samples, the largest, buckets and the samples in each.
+pub(crate) type StatSums = (u64, u64, u64, Vec<u16>, Vec<u64>);
 
-/// The rows of a pair of ends, of one end, or of all, summed by step.
+/// A pair of ends, or one end, in the whole window.
 #[derive(Clone, Debug, Row, Deserialize)]
-pub(crate) struct SeriesRow {
+pub(crate) struct TotalRow {
     /// Empty if what is asked for is not told by it.
     pub(crate) source: End,
     /// Empty if what is asked for is not told by it.
     pub(crate) target: End,
-    /// Steps with rows, in any order.
-    pub(crate) steps: Vec<StepSums>,
+    /// Tells it from all others, in this tier and grouping: hexadecimal digits. A hash of 128 bits, as names
+    /// are the users' and must not be made to meet.
+    pub(crate) key: String,
+    pub(crate) sums: StatSums,
+}
+
+/// A series in the steps in which it has rows, in any order.
+#[derive(Clone, Debug, Row, Deserialize)]
+pub(crate) struct SeriesRow {
+    /// Its place among the series.
+    pub(crate) place: u32,
+    /// The steps' starts, seconds since the epoch, and their sums.
+    pub(crate) steps: Vec<(u32, StatSums)>,
+}
+
+/// The keys of rows ([`TotalRow::key`]) with the places of their series, and the place of all other rows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Places {
+    pub(crate) keys: Vec<(String, u32)>,
+    pub(crate) others: u32,
 }
 
 impl SeriesRequest {
@@ -47,37 +64,78 @@ impl SeriesRequest {
     }
 }
 
-/// [`SeriesRow`]s, from rows of one tier, which begin and end with the steps. Only columns that the stat
-/// needs are named: most of the time that a short window takes is ClickHouse's for the statement itself.
-pub(crate) fn series(request: &SeriesRequest, tier: Tier, steps: Steps) -> String {
+/// [`TotalRow`]s.
+pub(crate) fn totals(request: &SeriesRequest, tier: Tier, steps: Steps) -> String {
     let (group_by, sides) = (request.group_by(), request.sides());
-    let filter = &request.graph.filter;
-    let (time, primary) =
-        if tier == Tier::Raw { ("interval_start", "primary AND ") } else { ("start", "") };
-    let step = step_of(time, steps);
-    let sums = sums(request.graph.stat, tier, time, &step);
-    let keys = key_names(sides, group_by);
-    let grouping =
-        if keys.is_empty() { String::new() } else { format!("GROUP BY {}", keys.join(", ")) };
-    let listed = |columns: Vec<String>| columns.into_iter().map(|column| column + ", ");
+    let Source { time, step, rows } = source(request, tier, steps);
     format!(
-        "SELECT {ends}, groupArray(of_step) AS steps
+        "SELECT {ends}, {key} AS key, sums
         FROM (
-            SELECT {columns}{step} AS at_s, (at_s, {sums}) AS of_step
-            FROM {table} WHERE {primary}{within} AND {filter}
-            GROUP BY {names}at_s
-        )
-        {grouping}",
+            SELECT {columns}, ({sums}) AS sums FROM {rows} GROUP BY {names}
+        )",
         ends = answered_ends(sides, group_by).join(", "),
-        columns = listed(key_columns(sides, group_by)).collect::<String>(),
-        table = table(tier, Detail::of(group_by, filter)),
-        within = within(time, steps),
-        filter = filter.sql(),
-        names = listed(keys).collect::<String>(),
+        key = key(&key_names(sides, group_by)),
+        columns = key_columns(sides, group_by).join(", "),
+        sums = sums(request.graph.stat, tier, time, &step),
+        names = key_names(sides, group_by).join(", "),
     )
 }
 
-/// What a stat is computed from: the parts of [`StepSums`] after the first.
+/// [`SeriesRow`]s, from rows of one tier, which begin and end with the steps. Only columns that the stat
+/// needs are named: most of the time that a short window takes is ClickHouse's for the statement itself.
+pub(crate) fn series(
+    request: &SeriesRequest,
+    tier: Tier,
+    steps: Steps,
+    Places { keys, others }: &Places,
+) -> String {
+    let Source { time, step, rows } = source(request, tier, steps);
+    let place = if keys.is_empty() {
+        format!("toUInt32({others})")
+    } else {
+        // Hexadecimal digits of ClickHouse's, and numbers of ours.
+        let of: Vec<_> = keys.iter().map(|(key, _)| format!("'{key}'")).collect();
+        let places: Vec<_> = keys.iter().map(|(_, place)| place.to_string()).collect();
+        let key = key(&key_expressions(request.sides(), request.group_by()));
+        let (of, places) = (of.join(","), places.join(","));
+        format!("toUInt32(transform({key}, [{of}], [{places}], {others}))")
+    };
+    format!(
+        "SELECT of_place AS place, groupArray((at_s, sums)) AS steps
+        FROM (
+            SELECT {place} AS of_place, {step} AS at_s, ({sums}) AS sums
+            FROM {rows} GROUP BY of_place, at_s
+        )
+        GROUP BY of_place",
+        sums = sums(request.graph.stat, tier, time, &step),
+    )
+}
+
+/// Where rows come from.
+struct Source {
+    /// The column of their time.
+    time: &'static str,
+    /// The start of their step.
+    step: String,
+    /// The table and the condition.
+    rows: String,
+}
+
+fn source(request: &SeriesRequest, tier: Tier, steps: Steps) -> Source {
+    let filter = &request.graph.filter;
+    let (time, primary) =
+        if tier == Tier::Raw { ("interval_start", "primary AND ") } else { ("start", "") };
+    let table = table(tier, Detail::of(request.group_by(), filter));
+    let (within, filter) = (within(time, steps), filter.sql());
+    let rows = format!("{table} WHERE {primary}{within} AND {filter}");
+    Source { time, step: step_of(time, steps), rows }
+}
+
+fn key(columns: &[String]) -> String {
+    format!("hex(sipHash128({}))", columns.join(", "))
+}
+
+/// What a stat is computed from: [`StatSums`].
 fn sums(stat: Stat, tier: Tier, time: &str, step: &str) -> String {
     let sum = |column: &str| format!("toUInt64(sum({column}))");
     let counted = |column: &str| {

@@ -10,7 +10,8 @@ use crate::planner::Tier;
 use crate::reports::{MAX_BLIND_SPOTS, Reports};
 use crate::scope::Scope;
 use crate::sql::{
-    self, AgentStepRow, BlindRow, Detail, FirstSeenRow, ReportSource, SeriesRow, StepRow,
+    self, AgentStepRow, BlindRow, Detail, FirstSeenRow, Places, ReportSource, SeriesRow, StepRow,
+    TotalRow,
 };
 use crate::window::{Bounds, Steps};
 
@@ -83,16 +84,29 @@ impl Store {
         Ok(self.tables.ask_for_all(&sql::reported_steps(source, steps)).fetch_all().await?)
     }
 
+    /// A stat in the whole window, by what series are told by.
+    pub(crate) async fn totals(
+        &self,
+        request: &SeriesRequest,
+        tier: Tier,
+        steps: Steps,
+    ) -> Result<Vec<TotalRow>, StoreError> {
+        let filter = &request.graph.filter;
+        let query = self.tables.ask(&filter.scope, &sql::totals(request, tier, steps));
+        Ok(filter.bind(query).fetch_all().await?)
+    }
+
     /// A stat in steps, of rows of one table.
     pub(crate) async fn series(
         &self,
         request: &SeriesRequest,
         tier: Tier,
         steps: Steps,
+        places: &Places,
     ) -> Result<Vec<SeriesRow>, StoreError> {
-        let query =
-            self.tables.ask(&request.graph.filter.scope, &sql::series(request, tier, steps));
-        Ok(request.graph.filter.bind(query).fetch_all().await?)
+        let filter = &request.graph.filter;
+        let query = self.tables.ask(&filter.scope, &sql::series(request, tier, steps, places));
+        Ok(filter.bind(query).fetch_all().await?)
     }
 
     /// When pairs of ends were first seen in all history before a time, in milliseconds since the epoch;
