@@ -19,7 +19,6 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use chrono::Utc;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tower_http::CompressionLevel;
@@ -28,7 +27,7 @@ use tower_http::compression::CompressionLayer;
 use tracing::error;
 
 pub(crate) use self::asked::Asked;
-use self::caching::{Answer, is_settled};
+use self::caching::Answer;
 use crate::access::Access;
 use crate::answer::Graph;
 use crate::connections::{self, Connections};
@@ -111,10 +110,10 @@ impl App {
 
     /// A graph for a panel that takes a bare array, what it is ranked by, and whether it is settled.
     async fn panel(&self, asked: Asked) -> Result<(Graph, Stat, bool), Problem> {
-        let (of_instants, now_ms) = (asked.is_of_instants(), now_ms());
-        let request = GraphRequest::parse(asked, now_ms)?;
+        let when = asked.when();
+        let request = GraphRequest::parse(asked, when.now_ms)?;
         let graph = self.graph(&request).await?;
-        let settled = of_instants && is_settled(&graph.window, &graph.coverage, now_ms);
+        let settled = when.is_settled(&graph.window, &graph.coverage);
         Ok((graph, request.stat, settled))
     }
 
@@ -138,10 +137,9 @@ impl App {
 }
 
 async fn graph(State(app): State<App>, asked: Asked) -> Result<Answer<Graph>, Problem> {
-    let (of_instants, now_ms) = (asked.is_of_instants(), now_ms());
-    let body = app.graph(&GraphRequest::parse(asked, now_ms)?).await?;
-    let settled = of_instants && is_settled(&body.window, &body.coverage, now_ms);
-    Ok(Answer { body, settled })
+    let when = asked.when();
+    let body = app.graph(&GraphRequest::parse(asked, when.now_ms)?).await?;
+    Ok(Answer { settled: when.is_settled(&body.window, &body.coverage), body })
 }
 
 async fn panel_nodes(
@@ -164,23 +162,22 @@ async fn coverage_steps(
     State(app): State<App>,
     asked: Asked,
 ) -> Result<Answer<CoverageSteps>, Problem> {
-    let (of_instants, now_ms) = (asked.is_of_instants(), now_ms());
-    let request = CoverageRequest::parse(asked, now_ms)?;
+    let when = asked.when();
+    let request = CoverageRequest::parse(asked, when.now_ms)?;
     let body = app.within_limits(coverage::steps(&app.store, &request)).await?;
-    let settled = of_instants && is_settled(&body.window, &body.coverage, now_ms);
-    Ok(Answer { body, settled })
+    Ok(Answer { settled: when.is_settled(&body.window, &body.coverage), body })
 }
 
 async fn timeseries(State(app): State<App>, asked: Asked) -> Result<Answer<TimeSeries>, Problem> {
-    let (of_instants, now_ms) = (asked.is_of_instants(), now_ms());
-    let request = SeriesRequest::parse(asked, now_ms)?;
+    let when = asked.when();
+    let request = SeriesRequest::parse(asked, when.now_ms)?;
     let body = app.within_limits(timeseries::timeseries(&app.store, &request)).await?;
-    let settled = of_instants && is_settled(&body.window, &body.coverage, now_ms);
-    Ok(Answer { body, settled })
+    Ok(Answer { settled: when.is_settled(&body.window, &body.coverage), body })
 }
 
 async fn two_windows(State(app): State<App>, asked: Asked) -> Result<Json<Diff>, Problem> {
-    let request = DiffRequest::parse(asked, now_ms())?;
+    let when = asked.when();
+    let request = DiffRequest::parse(asked, when.now_ms)?;
     Ok(Json(app.within_limits(diff::diff(&app.store, &request)).await?))
 }
 
@@ -191,20 +188,21 @@ async fn choices(
 ) -> Result<Answer<Values>, Problem> {
     let Path(of) =
         of.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
-    let (of_instants, now_ms) = (asked.is_of_instants(), now_ms());
-    let request = ValuesRequest::parse(&of, asked, now_ms)?;
+    let when = asked.when();
+    let request = ValuesRequest::parse(&of, asked, when.now_ms)?;
     let body = app.within_limits(values::values(&app.store, &request)).await?;
-    let settled = of_instants && is_settled(&body.window, &body.coverage, now_ms);
-    Ok(Answer { body, settled })
+    Ok(Answer { settled: when.is_settled(&body.window, &body.coverage), body })
 }
 
 async fn connections(State(app): State<App>, asked: Asked) -> Result<Json<Connections>, Problem> {
-    let request = ConnectionsRequest::parse(asked, now_ms())?;
+    let when = asked.when();
+    let request = ConnectionsRequest::parse(asked, when.now_ms)?;
     Ok(Json(app.within_limits(connections::connections(&app.store, &request)).await?))
 }
 
 async fn nodegraph_fields(asked: Asked) -> Result<Json<nodegraph::Fields>, Problem> {
-    let request = NodeGraphRequest::parse(asked, now_ms())?;
+    let when = asked.when();
+    let request = NodeGraphRequest::parse(asked, when.now_ms)?;
     Ok(Json(nodegraph::fields(request.stats_type)))
 }
 
@@ -212,10 +210,10 @@ async fn nodegraph_data(
     State(app): State<App>,
     asked: Asked,
 ) -> Result<Answer<nodegraph::Data>, Problem> {
-    let (of_instants, now_ms) = (asked.is_of_instants(), now_ms());
-    let request = NodeGraphRequest::parse(asked, now_ms)?;
+    let when = asked.when();
+    let request = NodeGraphRequest::parse(asked, when.now_ms)?;
     let graph = app.graph(&request.graph).await?;
-    let settled = of_instants && is_settled(&graph.window, &graph.coverage, now_ms);
+    let settled = when.is_settled(&graph.window, &graph.coverage);
     Ok(Answer { body: nodegraph::data(&graph, request.stats_type), settled })
 }
 
@@ -241,10 +239,6 @@ async fn measure(State(metrics): State<QueryMetrics>, request: Request, next: Ne
     let route = route.as_ref().map(MatchedPath::as_str);
     metrics.answered(route, response.status().as_u16(), started.elapsed());
     response
-}
-
-fn now_ms() -> i64 {
-    Utc::now().timestamp_millis()
 }
 
 /// What the caller is told of a store's failure; the log has the store's own words.

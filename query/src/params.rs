@@ -2,35 +2,25 @@
 //! problem that names the parameter and says what it takes.
 
 mod connections;
+mod given;
 
 use std::str::FromStr;
 
-use flowtrail_schema::row::EntityKind;
-use regex::RegexBuilder;
-
 pub(crate) use connections::{ConnectionsRequest, DEFAULT_PAGE, MAX_PAGE};
 
+use given::{Given, refused};
+pub(crate) use given::{MAX_LIST, MAX_PATTERN_LENGTH, check_pattern};
+
 use crate::answer::{StatValue, Traffic};
-use crate::expression::{Expression, ExpressionError};
 use crate::filter::Filter;
 use crate::http::Asked;
 use crate::problem::Problem;
-use crate::scope::Scope;
 use crate::window::Requested;
 
-/// Longest regular expression: more than a person types, and cheap to compile.
-pub(crate) const MAX_PATTERN_LENGTH: usize = 512;
-/// Largest regular expression compiled, in bytes: a tenth of the default, so that checking one takes
-/// milliseconds, as no permit is needed for it.
-const MAX_PATTERN_SIZE: usize = 1 << 20;
-/// Most values of one list: more than a dashboard offers, and cheap to compare each row with.
-pub(crate) const MAX_LIST: usize = 200;
 /// Edges answered without `limit`: beyond what any picture shows; the rest is folded, not lost.
 pub(crate) const DEFAULT_LIMIT: usize = 1_000;
 /// Largest `limit`: an answer of about 10 MB.
 pub(crate) const MAX_LIMIT: usize = 10_000;
-/// Longest part of a value that is repeated in a problem.
-const MAX_ECHO: usize = 60;
 
 /// Declares a parameter's words once.
 macro_rules! words {
@@ -237,152 +227,12 @@ impl NodeGraphRequest {
     }
 }
 
-/// The parameters given. One without a value is as good as absent: dashboards send such.
-struct Given {
-    pairs: Vec<(String, String)>,
-    scope: Scope,
-}
-
-impl Given {
-    fn new(asked: Asked, taken: &[&str]) -> Result<Self, Problem> {
-        let Asked { mut pairs, scope } = asked;
-        if let Some((name, _)) = pairs.iter().find(|(name, _)| !taken.contains(&name.as_str())) {
-            let detail = format!("unknown parameter; there are {}", taken.join(", "));
-            return Err(Problem::parameter(&echo(name), detail));
-        }
-        pairs.retain(|(_, value)| !value.is_empty());
-        Ok(Self { pairs, scope })
-    }
-
-    fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
-        self.pairs.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.as_str())
-    }
-
-    fn one(&self, name: &str) -> Result<Option<&str>, Problem> {
-        let mut values = self.all(name);
-        match (values.next(), values.next()) {
-            (_, Some(_)) => Err(Problem::parameter(name, "given more than once; takes one value")),
-            (value, None) => Ok(value),
-        }
-    }
-
-    fn list(&self, name: &str) -> Result<Vec<String>, Problem> {
-        let values = self.all(name).flat_map(|value| value.split(','));
-        let values: Vec<_> =
-            values.map(str::trim).filter(|v| !v.is_empty()).map(str::to_owned).collect();
-        if values.len() > MAX_LIST {
-            return Err(Problem::parameter(name, format!("takes at most {MAX_LIST} values")));
-        }
-        Ok(values)
-    }
-
-    fn instant(&self, name: &str, now_ms: i64) -> Result<Option<i64>, Problem> {
-        let Some(text) = self.one(name)? else { return Ok(None) };
-        let instant = flowtrail_service::instant::parse(text, now_ms);
-        instant.map(Some).map_err(|takes| Problem::parameter(name, refused(text, takes)))
-    }
-
-    fn window(&self, now_ms: i64) -> Result<Requested, Problem> {
-        let to_ms = self.instant("to", now_ms)?.unwrap_or(now_ms);
-        let hour_before = to_ms.saturating_sub(3_600_000).max(0);
-        let from_ms = self.instant("from", now_ms)?.unwrap_or(hour_before);
-        if from_ms >= to_ms {
-            return Err(Problem::parameter("from", "is not before to; swap them or widen them"));
-        }
-        Ok(Requested { from_ms, to_ms })
-    }
-
-    /// What all that filter take.
-    fn filter(&self) -> Result<Filter, Problem> {
-        Ok(Filter {
-            scope: self.scope.clone(),
-            namespaces: self.list("namespace")?,
-            namespace_pattern: None,
-            include: self.pattern("include")?,
-            exclude: self.pattern("exclude")?,
-            ports: self.numbers("port", "a TCP port, 1 to 65535", 1..=65_535)?,
-            kinds: self.kinds()?,
-            q: self.expression()?,
-        })
-    }
-
-    /// The filter of a question that has no edges: a condition on their sums is one on nothing.
-    fn row_filter(&self) -> Result<Filter, Problem> {
-        let filter = self.filter()?;
-        if filter.q.reads_sums() {
-            let detail = "has a condition on an edge's sums; here only names, kinds, ports and addresses choose";
-            return Err(Problem::parameter("q", detail));
-        }
-        Ok(filter)
-    }
-
-    fn word<T: FromStr + Default>(&self, name: &str, words: &[&str]) -> Result<T, Problem> {
-        let Some(text) = self.one(name)? else { return Ok(T::default()) };
-        let takes = || format!("takes one of {}", words.join(", "));
-        text.parse().map_err(|_| Problem::parameter(name, refused(text, &takes())))
-    }
-
-    fn numbers<T: FromStr + PartialOrd>(
-        &self,
-        name: &str,
-        what: &str,
-        range: std::ops::RangeInclusive<T>,
-    ) -> Result<Vec<T>, Problem> {
-        let number = |text: &String| match text.parse() {
-            Ok(number) if range.contains(&number) => Ok(number),
-            _ => Err(Problem::parameter(name, refused(text, &format!("takes {what}")))),
-        };
-        self.list(name)?.iter().map(number).collect()
-    }
-
-    fn kinds(&self) -> Result<Vec<EntityKind>, Problem> {
-        let kind = |text: &String| {
-            let known = EntityKind::ALL.iter().find(|kind| kind.as_str() == text);
-            let takes = || {
-                let words: Vec<_> = EntityKind::ALL.iter().map(|kind| kind.as_str()).collect();
-                format!("takes any of {}", words.join(", "))
-            };
-            known.copied().ok_or_else(|| Problem::parameter("kind", refused(text, &takes())))
-        };
-        self.list("kind")?.iter().map(kind).collect()
-    }
-
-    fn pattern(&self, name: &str) -> Result<Option<String>, Problem> {
-        let Some(text) = self.one(name)? else { return Ok(None) };
-        check_pattern(text).map_err(|takes| Problem::parameter(name, takes))?;
-        Ok(Some(text.to_owned()))
-    }
-
-    fn expression(&self) -> Result<Expression, Problem> {
-        let text = self.one("q")?.unwrap_or_default();
-        text.parse().map_err(|error: ExpressionError| Problem::parameter("q", error.to_string()))
-    }
-}
-
-/// Checks a regular expression before ClickHouse is asked.
-///
-/// # Errors
-/// What is taken, if this is not.
-pub(crate) fn check_pattern(text: &str) -> Result<(), String> {
-    if text.len() > MAX_PATTERN_LENGTH {
-        return Err(format!("takes a regular expression of at most {MAX_PATTERN_LENGTH} bytes"));
-    }
-    // ClickHouse's re2 has the same syntax but for rarities, which it reports itself.
-    let checked = RegexBuilder::new(text).size_limit(MAX_PATTERN_SIZE).build();
-    checked.map(|_| ()).map_err(|error| format!("takes a regular expression (RE2 syntax): {error}"))
-}
-
-fn refused(text: &str, takes: &str) -> String {
-    format!("{:?}: {takes}", echo(text))
-}
-
-fn echo(text: &str) -> String {
-    text.chars().take(MAX_ECHO).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use flowtrail_schema::row::EntityKind;
+
     use super::*;
+    use crate::scope::Scope;
 
     const NOW_MS: i64 = 1_700_000_000_000;
 

@@ -3,7 +3,10 @@
 use axum::extract::{FromRequestParts, Query};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use chrono::Utc;
 
+use super::caching::is_settled;
+use crate::answer::{Coverage, Window};
 use crate::problem::Problem;
 use crate::scope::Scope;
 
@@ -17,14 +20,34 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
+    /// When it is asked, and whether that matters.
+    pub(crate) fn when(&self) -> When {
+        When { now_ms: Utc::now().timestamp_millis(), of_instants: self.is_of_instants() }
+    }
+
     /// Whether the window is named by instants: the same URL then always means the same.
-    pub(crate) fn is_of_instants(&self) -> bool {
+    fn is_of_instants(&self) -> bool {
         let given = |name: &str| {
             let mut values = self.pairs.iter().filter(|(given, _)| given == name);
             values.next().is_some_and(|(_, value)| !value.is_empty())
         };
         let moves = |(_, value): &(String, String)| value.starts_with("now");
         given("from") && given("to") && !self.pairs.iter().any(moves)
+    }
+}
+
+/// When something was asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct When {
+    /// What `now` means, milliseconds since the epoch.
+    pub(crate) now_ms: i64,
+    of_instants: bool,
+}
+
+impl When {
+    /// Whether the same question will have the same answer.
+    pub(super) fn is_settled(self, window: &Window, coverage: &Coverage) -> bool {
+        self.of_instants && is_settled(window, coverage, self.now_ms)
     }
 }
 
