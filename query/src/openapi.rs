@@ -164,14 +164,16 @@ fn content(description: &str, media_type: &str, schema: &Value) -> Value {
 }
 
 fn graph_parameters() -> Vec<Value> {
+    let folds = "Edges at most; the rest is folded into one node, other";
+    ranked(folds, MAX_LIMIT, DEFAULT_LIMIT)
+}
+
+/// What all that rank edges take; what `limit` does is each one's own.
+fn ranked(what_limit_does: &str, most: usize, default: usize) -> Vec<Value> {
     let mut parameters = filtering();
     parameters.extend([
         parameter("stat", "What edges are ranked by, largest first", &words(Stat::WORDS)),
-        parameter(
-            "limit",
-            "Edges at most; the rest is folded into one node, other",
-            &limit(MAX_LIMIT, DEFAULT_LIMIT),
-        ),
+        parameter("limit", what_limit_does, &limit(most, default)),
     ]);
     parameters
 }
@@ -208,14 +210,9 @@ fn filtering() -> Vec<Value> {
 }
 
 fn series_parameters() -> Vec<Value> {
-    let mut parameters = graph_parameters();
-    parameters.pop();
+    let sums = "Series at most; the rest is summed into one, other";
+    let mut parameters = ranked(sums, MAX_SERIES, DEFAULT_SERIES);
     parameters.extend([
-        parameter(
-            "limit",
-            "Series at most; the rest is summed into one, other",
-            &limit(MAX_SERIES, DEFAULT_SERIES),
-        ),
         parameter("split", "What a series is of", &words(Split::WORDS)),
         parameter("side", "By which end connections belong to a node", &words(SplitSide::WORDS)),
         parameter("points", "Points of a series at most", &points(DEFAULT_POINTS)),
@@ -229,10 +226,8 @@ fn diff_parameters() -> Vec<Value> {
     let threshold = json!({
         "type": "number", "minimum": MIN_THRESHOLD, "maximum": MAX_THRESHOLD, "default": DEFAULT_THRESHOLD,
     });
-    let mut parameters = graph_parameters();
-    parameters.pop();
+    let mut parameters = ranked("Edges listed at most", MAX_LIMIT, DEFAULT_EDGES);
     parameters.extend([
-        parameter("limit", "Edges listed at most", &limit(MAX_LIMIT, DEFAULT_EDGES)),
         parameter("base", "How long before the window the one to compare with is", &distance),
         parameter("base_from", "Start of the window to compare with, as `from`", &instant),
         parameter("base_to", "Its end, as `to`; by default where the window begins", &instant),

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 pub(crate) use connections::{ConnectionsRequest, DEFAULT_PAGE, MAX_PAGE};
 
-use given::{Given, refused};
+use given::{Given, refused, rows_only};
 pub(crate) use given::{MAX_LIST, MAX_PATTERN_LENGTH, check_pattern};
 
 use crate::answer::{StatValue, Traffic};

@@ -86,7 +86,10 @@ impl Held {
                 (false, ..) => 0,
                 (true, 0, _) => u32::MAX,
                 (true, _, None) if dropped => partition,
-                (true, _, Some(expired)) if dropped && earliest <= expired => expired,
+                (true, _, Some(expired)) if dropped && earliest <= expired => {
+                    // Where rows of all tiers end, for what is before is of coarser ones.
+                    expired.checked_next_multiple_of(DAY_S).unwrap_or(u32::MAX)
+                }
                 (true, ..) if dropped => partition_after,
                 (true, ..) => earliest.saturating_add(tier.step_s(1)),
             };
@@ -134,6 +137,17 @@ pub(crate) struct Plan {
     pub(crate) segments: Vec<Segment>,
     /// The finest tier that is whole at its end.
     pub(crate) end_tier: Tier,
+}
+
+impl Plan {
+    /// The parts that are rows of one table, for each that is read, from the finest on.
+    pub(crate) fn by_tier(&self) -> Vec<(Tier, Vec<Segment>)> {
+        let of = |tier: Tier| {
+            let segments = self.segments.iter().filter(|segment| segment.tier == tier);
+            (tier, segments.copied().collect::<Vec<_>>())
+        };
+        Tier::ALL.into_iter().map(of).filter(|(_, segments)| !segments.is_empty()).collect()
+    }
 }
 
 /// Plans a window whose raw rows are of intervals that `interval_s` (a divisor of a minute) bounds.
@@ -227,7 +241,7 @@ mod tests {
         // Retention is in the middle of the partition of the earliest.
         let noon = Some(day(2) + DAY_S / 2 + 77);
         let expiring = Held::since(earliest, [noon, Some(day(1)), None, None]);
-        assert_eq!(expiring.since_s[..2], [day(2) + DAY_S / 2 + 77, day(1)]);
+        assert_eq!(expiring.since_s[..2], [day(3), day(1)]);
         // It was made longer: what had gone is not there again.
         let held = Held::since(earliest, [Some(day(0)); 4]);
         assert_eq!(held.since_s[..2], [day(3), day(2)]);
@@ -275,7 +289,7 @@ mod tests {
     }
 
     fn held() -> impl Strategy<Value = Held> {
-        (prop::array::uniform4((0..60_u32, 0..DAY_S)), prop::option::of(0..60_u32)).prop_map(
+        (prop::array::uniform4((0..60_u32, 0..DAY_S)), prop::option::of(0..60 * DAY_S)).prop_map(
             |(mut earliest, expired)| {
                 // The coarser the longer it is kept.
                 earliest.sort_unstable_by(|a, b| b.cmp(a));
@@ -283,7 +297,7 @@ mod tests {
                 let times = earliest.map(|(days, second)| T0 + days * DAY_S + second);
                 Held::since(
                     std::array::from_fn(|at| times[at] / steps[at] * steps[at]),
-                    [expired.map(|day| T0 + day * DAY_S); 4],
+                    [expired.map(|second| T0 + second); 4],
                 )
             },
         )

@@ -29,7 +29,7 @@ pub(crate) use series::{Places, SeriesRow, StatSums, TotalRow, series, totals};
 
 use crate::filter::Filter;
 use crate::params::GroupBy;
-use crate::planner::Tier;
+use crate::planner::{Segment, Tier};
 
 /// What a question reads of each pair of ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,4 +58,18 @@ pub(crate) fn table(tier: Tier, detail: Detail) -> &'static str {
         (Tier::Day, Detail::Pods) => "edges_1d",
         (Tier::Day, Detail::Workloads) => "workload_edges_1d",
     }
+}
+
+/// The column of a row's time, and what keeps the rows that count.
+fn counted(tier: Tier) -> (&'static str, &'static str) {
+    if tier == Tier::Raw { ("interval_start", "primary AND ") } else { ("start", "") }
+}
+
+/// The column of a row's time, and the condition of the rows that some parts of a plan count: all are of one tier.
+pub(crate) fn counted_within(tier: Tier, segments: &[Segment]) -> (&'static str, String) {
+    let (time, primary) = counted(tier);
+    let within = segments.iter().map(|Segment { from_s, to_s, .. }| {
+        format!("{time} >= toDateTime({from_s}, 'UTC') AND {time} < toDateTime({to_s}, 'UTC')")
+    });
+    (time, format!("{primary}({})", within.collect::<Vec<_>>().join(" OR ")))
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::answer::{Coverage, Window};
 use crate::params::{Of, ValuesRequest};
 use crate::planner::{Plan, Segment, Tier};
-use crate::sql::{Detail, table};
+use crate::sql::{Detail, counted_within, table};
 use crate::store::{Store, StoreError};
 use crate::window::Requested;
 
@@ -71,7 +71,8 @@ fn value((namespace, name, connections): (String, String, u64)) -> Value {
 /// The question of a plan's rows: namespace, name and connections of each value.
 pub(crate) fn sql(request: &ValuesRequest, plan: &Plan) -> String {
     let at_s = plan.bounds.from_s;
-    let parts = plan.segments.iter().map(|segment| rows(request, *segment, at_s));
+    let tiers = plan.by_tier();
+    let parts = tiers.iter().map(|(tier, segments)| rows(request, *tier, segments, at_s));
     format!(
         "SELECT value.1 AS namespace, value.2 AS name, sum(connections) AS alive
         FROM ({parts})
@@ -96,11 +97,9 @@ pub(crate) fn bind(request: &ValuesRequest, query: Query) -> Query {
     }
 }
 
-/// A part's rows, one for each value of theirs. What was open when the window began is counted there alone.
-fn rows(request: &ValuesRequest, segment: Segment, at_s: u32) -> String {
-    let Segment { tier, from_s, to_s } = segment;
-    let (time, primary) =
-        if tier == Tier::Raw { ("interval_start", "primary AND ") } else { ("start", "") };
+/// A table's rows, one for each value of theirs. What was open when the window began is counted there alone.
+fn rows(request: &ValuesRequest, tier: Tier, segments: &[Segment], at_s: u32) -> String {
+    let (time, counted) = counted_within(tier, segments);
     let detail = match request.of {
         Of::Pods | Of::Nodes => Detail::Pods,
         Of::Namespaces | Of::Workloads | Of::Services | Of::Ports => Detail::Workloads,
@@ -110,7 +109,7 @@ fn rows(request: &ValuesRequest, segment: Segment, at_s: u32) -> String {
             arrayJoin(arrayDistinct([{found}])) AS value,
             toUInt64(opened + joined + if({time} = toDateTime({at_s}, 'UTC'), open_at_start, 0)) AS connections
         FROM {table}
-        WHERE {primary}{time} >= toDateTime({from_s}, 'UTC') AND {time} < toDateTime({to_s}, 'UTC')",
+        WHERE {counted}",
         found = found(request.of, !request.namespaces.is_empty()).join(", "),
         table = table(tier, detail),
     )

@@ -1,6 +1,6 @@
 //! The parameters of `/api/v1/connections`.
 
-use super::{Given, GroupBy, Order, refused};
+use super::{Given, GroupBy, Order, refused, rows_only};
 use crate::connections::{Cursor, EdgeFilter};
 use crate::filter::Filter;
 use crate::http::Asked;
@@ -65,7 +65,7 @@ impl ConnectionsRequest {
         }
         Ok(Self {
             window: after.as_ref().map_or(window, |cursor| cursor.window),
-            filter: given.row_filter()?,
+            filter: rows_only(given.filter()?)?,
             edge: given.edge()?,
             order: after.as_ref().map_or(order, |cursor| cursor.order),
             limit: given

@@ -91,16 +91,6 @@ impl Given {
         })
     }
 
-    /// The filter of a question that has no edges: a condition on their sums is one on nothing.
-    pub(super) fn row_filter(&self) -> Result<Filter, Problem> {
-        let filter = self.filter()?;
-        if filter.q.reads_sums() {
-            let detail = "has a condition on an edge's sums; here only names, kinds, ports and addresses choose";
-            return Err(Problem::parameter("q", detail));
-        }
-        Ok(filter)
-    }
-
     pub(super) fn word<T: FromStr + Default>(
         &self,
         name: &str,
@@ -167,4 +157,14 @@ pub(super) fn refused(text: &str, takes: &str) -> String {
 
 pub(super) fn echo(text: &str) -> String {
     text.chars().take(MAX_ECHO).collect()
+}
+
+/// The filter of a question that has no edges: a condition on their sums is one on nothing.
+pub(super) fn rows_only(filter: Filter) -> Result<Filter, Problem> {
+    if filter.q.reads_sums() {
+        let detail =
+            "has a condition on an edge's sums; here only names, kinds, ports and addresses choose";
+        return Err(Problem::parameter("q", detail));
+    }
+    Ok(filter)
 }

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::{Given, GraphRequest};
+use super::{Given, GraphRequest, rows_only};
 use crate::http::Asked;
 use crate::problem::Problem;
 use crate::scope::Scope;
@@ -64,12 +64,9 @@ impl SeriesRequest {
         let given = Given::new(asked, &[GraphRequest::TAKEN, Self::TAKEN].concat())?;
         let limit = given.numbers("limit", "a number of series, 1 to 50", 1..=MAX_SERIES)?;
         let limit = limit.first().copied().unwrap_or(DEFAULT_SERIES);
+        let graph = GraphRequest::of(&given, now_ms)?;
         Ok(Self {
-            graph: GraphRequest {
-                limit,
-                filter: given.row_filter()?,
-                ..GraphRequest::of(&given, now_ms)?
-            },
+            graph: GraphRequest { limit, filter: rows_only(graph.filter)?, ..graph },
             split: given.word("split", Split::WORDS)?,
             side: given.word("side", SplitSide::WORDS)?,
             points: points(&given, DEFAULT_POINTS)?,

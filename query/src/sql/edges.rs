@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use clickhouse::Row;
 use serde::Deserialize;
 
-use super::{Detail, End, ends, table};
+use super::{Detail, End, counted_within, ends, table};
 use crate::histogram::bucket_sql;
 use crate::params::GroupBy;
 use crate::planner::{Plan, Segment, Tier};
@@ -79,11 +79,9 @@ pub(crate) struct EdgeRow {
 /// Each table is read once, and sums travel in an array: most of the time that a short window takes is
 /// ClickHouse's for the statement itself, which grows with its columns.
 pub(crate) fn edges(group_by: GroupBy, detail: Detail, filter: &str, plan: &Plan) -> String {
-    let parts = Tier::ALL.into_iter().filter_map(|tier| {
-        let of_tier = |segment: &&Segment| segment.tier == tier;
-        let segments: Vec<_> = plan.segments.iter().filter(of_tier).copied().collect();
-        (!segments.is_empty()).then(|| rows(tier, &segments, plan, detail, group_by, filter))
-    });
+    let tiers = plan.by_tier();
+    let parts =
+        tiers.iter().map(|(tier, segments)| rows(*tier, segments, plan, detail, group_by, filter));
     let parts = parts.collect::<Vec<_>>().join("\n            UNION ALL ");
     format!(
         "SELECT
@@ -112,12 +110,7 @@ fn rows(
     group_by: GroupBy,
     filter: &str,
 ) -> String {
-    let (time, primary) =
-        if tier == Tier::Raw { ("interval_start", "primary AND ") } else { ("start", "") };
-    let within = segments.iter().map(|Segment { from_s, to_s, .. }| {
-        format!("{time} >= toDateTime({from_s}, 'UTC') AND {time} < toDateTime({to_s}, 'UTC')")
-    });
-    let within = within.collect::<Vec<_>>().join(" OR ");
+    let (time, counted) = counted_within(tier, segments);
     let from_s = plan.bounds.from_s;
     let opens = starts_minute(from_s) && segments.iter().any(|segment| segment.from_s == from_s);
     let opening = if opens {
@@ -133,7 +126,7 @@ fn rows(
     format!(
         "SELECT {columns}, first_seen, last_seen, [{summed}] AS sums, [{largest}] AS largest, \
          {latency} AS latency, {first_response} AS first_response \
-         FROM {table} WHERE {primary}({within}) AND {filter}",
+         FROM {table} WHERE {counted} AND {filter}",
         columns = ends::columns(group_by),
         summed = summed.join(", "),
         largest = LARGEST.join(", "),

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::coverage_steps::{step_of, within};
 use super::ends::{SIDES, Side, answered_ends, key_columns, key_expressions, key_names};
-use super::{Detail, End, edges, table};
+use super::{Detail, End, counted, edges, table};
 use crate::params::{GroupBy, SeriesRequest, Split, SplitSide, Stat};
 use crate::planner::Tier;
 use crate::window::Steps;
@@ -123,8 +123,7 @@ struct Source {
 
 fn source(request: &SeriesRequest, tier: Tier, steps: Steps) -> Source {
     let filter = &request.graph.filter;
-    let (time, primary) =
-        if tier == Tier::Raw { ("interval_start", "primary AND ") } else { ("start", "") };
+    let (time, primary) = counted(tier);
     let table = table(tier, Detail::of(request.group_by(), filter));
     let (within, filter) = (within(time, steps), filter.sql());
     let rows = format!("{table} WHERE {primary}{within} AND {filter}");
