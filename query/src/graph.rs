@@ -15,7 +15,8 @@
 //! or, without one or where workloads are not told apart, as under `namespace`.
 //!
 //! **What `limit` does.** The largest edges stay. Each of the rest gives its traffic to an edge
-//! between the node `other` and whichever of its ends is still there, so the sums stay whole.
+//! between the node `other` and whichever of its ends is still there, so the sums stay whole. Where they are
+//! many, the store has done so already ([`crate::sql::Kept`]).
 
 mod node;
 mod sums;
@@ -127,26 +128,29 @@ impl Folded {
         id
     }
 
-    /// All edges, ranked: the first `limit` as they are, the rest folded.
+    /// All edges, ranked: the first `limit` as they are, the rest folded, and what was so already.
     fn limited(&mut self, stat: Stat, limit: usize) -> Vec<((String, String), EdgeSums)> {
-        let mut ranked: Vec<_> = std::mem::take(&mut self.edges).into_iter().collect();
+        let other = Face::other().id();
+        let all = std::mem::take(&mut self.edges).into_iter();
+        let (mut folded, mut ranked): (Vec<_>, Vec<_>) =
+            all.partition(|((source, target), _)| *source == other || *target == other);
         // Stable, so that equals stay ordered by id.
         ranked.sort_by(|(_, a), (_, b)| rank(b, stat).total_cmp(&rank(a, stat)));
         let rest = ranked.split_off(limit.min(ranked.len()));
-        if rest.is_empty() {
-            return ranked;
-        }
-        let other = self.node(Face::other());
-        let kept: BTreeSet<String> =
-            ranked.iter().flat_map(|((source, target), _)| [source, target]).cloned().collect();
-        let mut folded: BTreeMap<(String, String), EdgeSums> = BTreeMap::new();
-        for ((source, target), sums) in rest {
-            let ends = match (kept.contains(&source), kept.contains(&target)) {
-                (true, _) => (source, other.clone()),
-                (false, true) => (other.clone(), target),
-                (false, false) => (other.clone(), other.clone()),
-            };
-            folded.entry(ends).or_default().merge(&sums);
+        if !rest.is_empty() {
+            self.node(Face::other());
+            let kept: BTreeSet<&String> =
+                ranked.iter().flat_map(|((source, target), _)| [source, target]).collect();
+            let mut edges: BTreeMap<(String, String), EdgeSums> = folded.into_iter().collect();
+            for ((source, target), sums) in rest {
+                let ends = match (kept.contains(&source), kept.contains(&target)) {
+                    (true, _) => (source, other.clone()),
+                    (false, true) => (other.clone(), target),
+                    (false, false) => (other.clone(), other.clone()),
+                };
+                edges.entry(ends).or_default().merge(&sums);
+            }
+            folded = edges.into_iter().collect();
         }
         ranked.extend(folded);
         ranked

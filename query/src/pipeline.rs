@@ -2,11 +2,15 @@
 
 use crate::answer::{Coverage, Graph};
 use crate::graph::{self, Rows};
-use crate::params::GraphRequest;
+use crate::params::{GraphRequest, GroupBy};
 use crate::planner::{Plan, Tier};
-use crate::sql::OpenRow;
+use crate::sql::{Kept, OpenRow};
 use crate::store::{Store, StoreError};
-use crate::window::starts_minute;
+use crate::window::Bounds;
+
+/// Pods and addresses come and go. In so many seconds more pairs of them talk than are folded here as fast as
+/// in the store, or at all.
+const MANY_PAIRS_S: u32 = 12 * 3_600;
 
 /// Computes what a request asks for.
 ///
@@ -33,15 +37,41 @@ pub(crate) async fn seen(
     store: &Store,
     request: &GraphRequest,
 ) -> Result<(Graph, Seen), StoreError> {
-    let GraphRequest { window: requested, group_by, filter, stat, limit } = request;
+    let GraphRequest { window: requested, group_by, .. } = request;
 
     let plan = store.plan(*requested).await?;
-    let bounds = plan.bounds;
-    let (edges, reported) =
-        tokio::try_join!(store.edges(*group_by, filter, &plan), reported(store, request, &plan),)?;
+    let ranked_first = matches!(group_by, GroupBy::Pod | GroupBy::Ip) && {
+        let Bounds { from_s, to_s, .. } = plan.bounds;
+        to_s - from_s >= MANY_PAIRS_S
+    };
+    if ranked_first {
+        let kept = store.kept(request, &plan).await?;
+        return computed(store, request, &plan, kept.as_ref()).await;
+    }
+    match computed(store, request, &plan, None).await {
+        Err(StoreError::TooLarge(error)) => match store.kept(request, &plan).await? {
+            Some(kept) => computed(store, request, &plan, Some(&kept)).await,
+            None => Err(StoreError::TooLarge(error)),
+        },
+        answer => answer,
+    }
+}
+
+/// The graph of a plan, with the edges that are `kept` if not all are.
+async fn computed(
+    store: &Store,
+    request: &GraphRequest,
+    plan: &Plan,
+    kept: Option<&Kept>,
+) -> Result<(Graph, Seen), StoreError> {
+    let GraphRequest { window: requested, group_by, filter, stat, limit } = request;
+    let (edges, reported) = tokio::try_join!(
+        store.edges(*group_by, filter, plan, kept),
+        reported(store, request, plan, kept),
+    )?;
     let Reported { coverage, seen, complete_until_s, open_at_start, open_at_end } = reported;
 
-    let window = bounds.answer(*requested, complete_until_s);
+    let window = plan.bounds.answer(*requested, complete_until_s);
     let rows = Rows { edges, open_at_start, open_at_end };
     let (nodes, edges) = graph::graph(rows, *group_by, &filter.q, *stat, *limit, window.from);
     Ok((Graph { window, coverage, nodes, edges }, seen))
@@ -60,6 +90,7 @@ async fn reported(
     store: &Store,
     request: &GraphRequest,
     plan: &Plan,
+    kept: Option<&Kept>,
 ) -> Result<Reported, StoreError> {
     let GraphRequest { group_by, filter, .. } = request;
     let bounds = plan.bounds;
@@ -69,17 +100,17 @@ async fn reported(
     let end_s = if reports.coverage.agents > 0 { complete_until_s } else { bounds.to_s };
 
     let from_rows = plan.end_tier == Tier::Raw;
-    let start_s = (!starts_minute(bounds.from_s)).then_some(bounds.from_s);
+    let start_s = plan.open_at_start_s();
     let mut instants: Vec<_> = start_s.into_iter().chain(from_rows.then_some(end_s)).collect();
     instants.dedup();
     let at_end = async {
         if from_rows {
             return Ok(Vec::new());
         }
-        store.open_at_boundary(*group_by, filter, end_s, plan.end_tier).await
+        store.open_at_boundary(*group_by, filter, end_s, plan.end_tier, kept).await
     };
     let (open, mut open_at_end, blind) = tokio::try_join!(
-        store.open_at(*group_by, filter, &instants),
+        store.open_at(*group_by, filter, &instants, kept),
         at_end,
         store.blind_spots(&filter.scope, bounds, &reports),
     )?;

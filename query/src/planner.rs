@@ -4,7 +4,7 @@
 
 use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveTime};
 
-use crate::window::{Bounds, Requested};
+use crate::window::{Bounds, Requested, starts_minute};
 
 /// A table's grain, from the finest on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -147,6 +147,12 @@ impl Plan {
             (tier, segments.copied().collect::<Vec<_>>())
         };
         Tier::ALL.into_iter().map(of).filter(|(_, segments)| !segments.is_empty()).collect()
+    }
+
+    /// The window's start, if its rows do not say what was open there.
+    pub(crate) fn open_at_start_s(&self) -> Option<u32> {
+        let from_s = self.bounds.from_s;
+        (!starts_minute(from_s)).then_some(from_s)
     }
 }
 

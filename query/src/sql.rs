@@ -11,6 +11,7 @@ mod coverage_steps;
 mod edges;
 mod ends;
 mod first_seen;
+mod kept;
 mod open;
 mod series;
 
@@ -24,6 +25,8 @@ pub(crate) use edges::SUMMED;
 pub(crate) use edges::{EdgeRow, edges};
 pub(crate) use ends::{End, MAX_LISTED};
 pub(crate) use first_seen::{FirstSeenRow, first_seen};
+pub(crate) use kept::{Kept, RankedRow, ranked};
+use open::open_connections;
 pub(crate) use open::{OpenRow, open_at, open_at_boundary};
 pub(crate) use series::{Places, SeriesRow, StatSums, TotalRow, series, totals};
 

@@ -6,17 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clickhouse::Row;
+use clickhouse::query::Query;
 use flowtrail_schema::sql::Retention;
 use flowtrail_service::store::{self, ClickHouseArgs};
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::filter::Filter;
-use crate::params::{GroupBy, ValuesRequest};
+use crate::params::{GraphRequest, GroupBy, ValuesRequest};
 use crate::planner::{Held, Plan, Tier, plan};
 use crate::reports::{GONE_AFTER_S, Reports};
 use crate::scope::{Scope, Tables};
-use crate::sql::{self, Detail, EdgeRow, OpenRow};
+use crate::sql::{self, Detail, EdgeRow, Kept, OpenRow, RankedRow};
 use crate::values;
 use crate::window::{Bounds, Requested, resolution_s};
 pub(crate) use evidence::Range;
@@ -26,6 +27,9 @@ pub(crate) use evidence::Range;
 const MAX_RESULT_ROWS: u64 = 50_000;
 /// Bytes that one statement may answer with, for rows with long lists.
 const MAX_RESULT_BYTES: u64 = 64 << 20;
+/// Longest statement: one that names the edges and nodes of the largest `limit`, some 40 digits each, has a
+/// megabyte and more, once for each table.
+const MAX_STATEMENT_BYTES: &str = "8388608";
 /// On a cluster, a replica that is so many seconds behind is not asked while there is another: its reports
 /// could be there before its rows.
 const MAX_REPLICA_DELAY_S: &str = "5";
@@ -191,17 +195,39 @@ impl Store {
         Ok(Reports::of(query.fetch_all().await?, bounds))
     }
 
+    /// Which edges of a window stay as its request says; `None` if all do, or if that cannot be told before
+    /// their sums are known.
+    pub(crate) async fn kept(
+        &self,
+        request: &GraphRequest,
+        plan: &Plan,
+    ) -> Result<Option<Kept>, StoreError> {
+        let GraphRequest { group_by, filter, stat, limit, .. } = request;
+        let (limit, detail) = (*limit, Detail::of(*group_by, filter));
+        let ranked = sql::ranked(*group_by, detail, &filter.sql(), plan, *stat, limit + 1);
+        let Some(statement) = ranked.filter(|_| !filter.q.reads_sums()) else { return Ok(None) };
+        let query = filter.bind(self.tables.ask(&filter.scope, &statement));
+        let ranked: Vec<RankedRow> = query.fetch_all().await?;
+        Ok(Kept::of(&ranked, limit))
+    }
+
     /// The edges of a window.
     pub(crate) async fn edges(
         &self,
         group_by: GroupBy,
         filter: &Filter,
         plan: &Plan,
+        kept: Option<&Kept>,
     ) -> Result<Vec<EdgeRow>, StoreError> {
         let detail = Detail::of(group_by, filter);
-        let statement = sql::edges(group_by, detail, &filter.sql(), plan);
-        let query = self.tables.ask(&filter.scope, &statement);
-        Ok(filter.bind(query).fetch_all().await?)
+        let statement = sql::edges(group_by, detail, &filter.sql(), plan, kept);
+        Ok(filter.bind(self.ask_long(filter, &statement)).fetch_all().await?)
+    }
+
+    /// A question that perhaps names the edges that stay.
+    fn ask_long(&self, filter: &Filter, statement: &str) -> Query {
+        let query = self.tables.ask(&filter.scope, statement);
+        query.with_setting("max_query_size", MAX_STATEMENT_BYTES)
     }
 
     /// The connections open at some instants, in seconds since the epoch.
@@ -210,13 +236,13 @@ impl Store {
         group_by: GroupBy,
         filter: &Filter,
         instants: &[u32],
+        kept: Option<&Kept>,
     ) -> Result<Vec<OpenRow>, StoreError> {
         if instants.is_empty() {
             return Ok(Vec::new());
         }
-        let query =
-            self.tables.ask(&filter.scope, &sql::open_at(group_by, &filter.sql(), instants));
-        Ok(filter.bind(query).fetch_all().await?)
+        let statement = sql::open_at(group_by, &filter.sql(), instants, kept);
+        Ok(filter.bind(self.ask_long(filter, &statement)).fetch_all().await?)
     }
 
     /// The connections open when a row of a rollup begins, as that tells.
@@ -226,10 +252,11 @@ impl Store {
         filter: &Filter,
         at_s: u32,
         tier: Tier,
+        kept: Option<&Kept>,
     ) -> Result<Vec<OpenRow>, StoreError> {
         let detail = Detail::of(group_by, filter);
-        let statement = sql::open_at_boundary(group_by, detail, &filter.sql(), tier, at_s);
-        Ok(filter.bind(self.tables.ask(&filter.scope, &statement)).fetch_all().await?)
+        let statement = sql::open_at_boundary(group_by, detail, &filter.sql(), tier, at_s, kept);
+        Ok(filter.bind(self.ask_long(filter, &statement)).fetch_all().await?)
     }
 
     /// Namespace, name and connections of what there is to choose from, and one more than `limit` if there is.

@@ -5,6 +5,9 @@ use flowtrail_schema::row::EntityKind;
 use crate::params::GroupBy;
 use crate::sql::End;
 
+/// In the place of an end's kind: it is of an edge that the store has left out.
+const OTHER: i8 = 0;
+
 /// A node's identity, without its traffic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Face {
@@ -20,6 +23,9 @@ impl Face {
     pub(crate) fn of(group_by: GroupBy, end: &End) -> Self {
         let (number, namespace, workload_kind, workload, name, node, service_namespace, service, _) =
             end;
+        if *number == OTHER {
+            return Self::other();
+        }
         // An Enum8 column holds no other number.
         let kind = EntityKind::from_number(i32::from(*number)).unwrap_or(EntityKind::Unknown);
         let address = || end.8.to_canonical().to_string();

@@ -5,7 +5,8 @@ use std::net::Ipv6Addr;
 use clickhouse::Row;
 use serde::Deserialize;
 
-use super::{Detail, End, counted_within, ends, table};
+use super::kept::telling;
+use super::{Detail, End, Kept, counted_within, ends, table};
 use crate::histogram::bucket_sql;
 use crate::params::GroupBy;
 use crate::planner::{Plan, Segment, Tier};
@@ -78,10 +79,23 @@ pub(crate) struct EdgeRow {
 ///
 /// Each table is read once, and sums travel in an array: most of the time that a short window takes is
 /// ClickHouse's for the statement itself, which grows with its columns.
-pub(crate) fn edges(group_by: GroupBy, detail: Detail, filter: &str, plan: &Plan) -> String {
+///
+/// Of ends that are not `kept` nothing is told; without it, all are.
+pub(crate) fn edges(
+    group_by: GroupBy,
+    detail: Detail,
+    filter: &str,
+    plan: &Plan,
+    kept: Option<&Kept>,
+) -> String {
+    let columns = ends::columns(group_by, kept.is_some());
     let tiers = plan.by_tier();
-    let parts =
-        tiers.iter().map(|(tier, segments)| rows(*tier, segments, plan, detail, group_by, filter));
+    let parts = tiers.iter().map(|(tier, segments)| {
+        let (time, counted) = counted_within(*tier, segments);
+        let rows = format!("{} WHERE {counted} AND {filter}", table(*tier, detail));
+        let rows = telling(kept, group_by, rows);
+        summands(*tier, &columns, &opening(time, segments, plan), &rows)
+    });
     let parts = parts.collect::<Vec<_>>().join("\n            UNION ALL ");
     format!(
         "SELECT
@@ -102,38 +116,31 @@ pub(crate) fn edges(group_by: GroupBy, detail: Detail, filter: &str, plan: &Plan
 }
 
 /// The rows of one table that a window is made of, in the columns that all tiers have.
-fn rows(
-    tier: Tier,
-    segments: &[Segment],
-    plan: &Plan,
-    detail: Detail,
-    group_by: GroupBy,
-    filter: &str,
-) -> String {
-    let (time, counted) = counted_within(tier, segments);
-    let from_s = plan.bounds.from_s;
-    let opens = starts_minute(from_s) && segments.iter().any(|segment| segment.from_s == from_s);
-    let opening = if opens {
-        format!("if({time} = toDateTime({from_s}, 'UTC'), open_at_start, 0)")
-    } else {
-        "0".to_owned()
-    };
+fn summands(tier: Tier, columns: &str, opening: &str, rows: &str) -> String {
     let summed = SUMMED.map(|name| match name {
-        OPENING => opening.clone(),
+        OPENING => opening.to_owned(),
         INFERRED => format!("direction_inferred * (opened + joined + {opening})"),
         _ => name.to_owned(),
     });
     format!(
         "SELECT {columns}, first_seen, last_seen, [{summed}] AS sums, [{largest}] AS largest, \
          {latency} AS latency, {first_response} AS first_response \
-         FROM {table} WHERE {counted} AND {filter}",
-        columns = ends::columns(group_by),
+         FROM {rows}",
         summed = summed.join(", "),
         largest = LARGEST.join(", "),
         latency = buckets(tier, "syn_to_synack"),
         first_response = buckets(tier, "first_response"),
-        table = table(tier, detail),
     )
+}
+
+/// The connections of a row that were open at the window's start, if rows tell that.
+pub(super) fn opening(time: &str, segments: &[Segment], plan: &Plan) -> String {
+    let from_s = plan.bounds.from_s;
+    if starts_minute(from_s) && segments.iter().any(|segment| segment.from_s == from_s) {
+        format!("if({time} = toDateTime({from_s}, 'UTC'), open_at_start, 0)")
+    } else {
+        "0".to_owned()
+    }
 }
 
 /// Samples of a measure by bucket, as a map.

@@ -3,6 +3,7 @@
 
 use std::net::Ipv6Addr;
 
+use super::kept::stays;
 use crate::params::GroupBy;
 
 /// Ports, Services and addresses listed of one edge or node: what a person reads. One more is
@@ -35,11 +36,15 @@ pub(super) const SIDES: [Side; 2] = [("source", "client"), ("target", "server")]
 /// An address that stands for none.
 const NO_ADDRESS: &str = "toIPv6('::')";
 
-/// Columns of a part of a statement: the keys of both ends, and what labels are made of.
-pub(super) fn columns(group_by: GroupBy) -> String {
+/// Columns of a part of a statement: the keys of both ends, and what labels are made of. If only `some_stay`,
+/// the keys of an end that does not are empty.
+pub(super) fn columns(group_by: GroupBy, some_stay: bool) -> String {
     let of_side = |(end, side): (&str, &str)| {
         let keys = keys(side, group_by).into_iter();
-        let keys = keys.map(|(part, column)| format!("{column} AS {end}_{part}"));
+        let keys = keys.map(|(part, column)| {
+            let key = if some_stay { staying(end, part, &column) } else { column };
+            format!("{key} AS {end}_{part}")
+        });
         let listed = listed_address(side, group_by);
         keys.chain([format!("{listed} AS {end}_listed")]).collect::<Vec<_>>()
     };
@@ -164,6 +169,43 @@ fn keys(side: &str, group_by: GroupBy) -> Vec<(&'static str, String)> {
         keys.push(("service", column("service_name")));
     }
     keys
+}
+
+fn staying(end: &str, part: &str, column: &str) -> String {
+    let stays = stays(end);
+    match part {
+        "kind" => format!("if({stays}, toInt8({column}), 0)"),
+        "address" => format!("if({stays}, {column}, {NO_ADDRESS})"),
+        _ => format!("if({stays}, {column}, '')"),
+    }
+}
+
+/// A number for the node that an end is folded into, by the rule at [`crate::graph`]: the same for two ends
+/// if [`crate::graph::Face`] gives them the same id.
+pub(super) fn node_number(side: &str, group_by: GroupBy) -> String {
+    let hash = |parts: &str| format!("sipHash128({})", parts.replace('@', side));
+    let when = |column: &str, parts: &str| format!("{side}_{column} != '', {}", hash(parts));
+    let through_service =
+        || format!("service_name != '', {}", hash("toInt8(2), service_namespace, service_name"));
+    let on_node = || when("node", "toInt8(3), '', @_node");
+    let of_workload = || when("workload", "'workload', @_namespace, @_workload_kind, @_workload");
+    let named = || when("name", "toInt8(@_kind), @_namespace, @_name");
+    let has_address = format!("{side}_real_ip != {NO_ADDRESS}");
+    let addressed = || format!("{has_address}, {}", hash("toInt8(@_kind), @_namespace, @_real_ip"));
+    let alone = || format!("{has_address}, {}", hash("@_real_ip"));
+    let mut cases = match group_by {
+        GroupBy::Namespace => vec![],
+        GroupBy::Service if side == "server" => {
+            vec![through_service(), of_workload(), named(), addressed()]
+        }
+        GroupBy::Workload | GroupBy::Service => vec![of_workload(), named(), addressed()],
+        GroupBy::Pod => vec![named(), of_workload(), addressed()],
+        GroupBy::Node => vec![on_node(), named(), addressed()],
+        GroupBy::Ip => vec![alone()],
+    };
+    cases.push(when("namespace", "'namespace', @_namespace"));
+    cases.push(hash("toInt8(@_kind)"));
+    format!("reinterpretAsUInt128(multiIf({}))", cases.join(", "))
 }
 
 /// The address that is listed of an end. A workload's pods come and go: no table of workloads has theirs.

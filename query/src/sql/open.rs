@@ -5,7 +5,8 @@ use std::net::Ipv6Addr;
 use clickhouse::Row;
 use serde::Deserialize;
 
-use super::{Detail, End, ends, table};
+use super::kept::telling;
+use super::{Detail, End, Kept, ends, table};
 use crate::params::GroupBy;
 use crate::planner::Tier;
 use crate::window::minute_before;
@@ -56,32 +57,57 @@ pub(crate) fn open_at_boundary(
     filter: &str,
     tier: Tier,
     at_s: u32,
+    kept: Option<&Kept>,
 ) -> String {
+    let rows = format!(
+        "{table} WHERE start = toDateTime({at_s}, 'UTC') AND open_at_start > 0 AND {filter}",
+        table = table(tier, detail),
+    );
+    let rows = telling(kept, group_by, rows);
     format!(
         "SELECT
             {answered},
             toUInt32({at_s}) AS at_s,
             sum(open) AS connections,
             sumIf(open, direction_inferred) AS inferred
-        FROM (
-            SELECT {columns}, direction_inferred, open_at_start AS open FROM {table}
-            WHERE start = toDateTime({at_s}, 'UTC') AND open_at_start > 0 AND {filter}
-        )
+        FROM (SELECT {columns}, direction_inferred, open_at_start AS open FROM {rows})
         GROUP BY {grouping}",
         answered = ends::answered(group_by),
-        columns = ends::columns(group_by),
+        columns = ends::columns(group_by, kept.is_some()),
         grouping = ends::grouping(group_by),
-        table = table(tier, detail),
     )
 }
 
-/// The connections open at each of some instants, in seconds since the epoch: those with a primary row in
-/// the minute up to there and no close in it. Every open connection has a row in the first interval of each
-/// minute, so a minute is enough.
+/// The connections open at each of some instants, in seconds since the epoch, by pair of ends.
+pub(crate) fn open_at(
+    group_by: GroupBy,
+    filter: &str,
+    instants: &[u32],
+    kept: Option<&Kept>,
+) -> String {
+    let rows = format!("({})", open_connections(filter, instants));
+    let rows = telling(kept, group_by, rows);
+    format!(
+        "SELECT
+            {answered},
+            at_s,
+            count() AS connections,
+            countIf(direction_inferred) AS inferred
+        FROM (SELECT {columns}, direction_inferred, at_s FROM {rows})
+        GROUP BY {grouping}, at_s",
+        answered = ends::answered(group_by),
+        columns = ends::columns(group_by, kept.is_some()),
+        grouping = ends::grouping(group_by),
+    )
+}
+
+/// The connections open at each of some instants, `at_s`: those with a primary row in the minute up to
+/// there and no close in it. Every open connection has a row in the first interval of each minute, so a
+/// minute is enough.
 ///
 /// A connection is told by its tuple and the client's sequence number: its id changes once, when
 /// the server's half becomes known. Its last row names it.
-pub(crate) fn open_at(group_by: GroupBy, filter: &str, instants: &[u32]) -> String {
+pub(super) fn open_connections(filter: &str, instants: &[u32]) -> String {
     let list = |times: &mut dyn Iterator<Item = u32>| {
         times.map(|time| format!("toUInt32({time})")).collect::<Vec<_>>().join(", ")
     };
@@ -97,38 +123,26 @@ pub(crate) fn open_at(group_by: GroupBy, filter: &str, instants: &[u32]) -> Stri
     let named: Vec<_> =
         NAMED.iter().enumerate().map(|(at, name)| format!("last.{} AS {name}", at + 1)).collect();
     format!(
-        "SELECT
-            {answered},
-            at_s,
-            count() AS connections,
-            countIf(direction_inferred) AS inferred
-        FROM (
-            SELECT {columns}, direction_inferred, at_s
+        "SELECT * FROM (
+            SELECT at_s, client_ip, client_port, server_ip, server_port, {named}
             FROM (
-                SELECT at_s, client_ip, client_port, server_ip, server_port, {named}
-                FROM (
-                    SELECT
-                        at_s, client_ip, client_port, server_ip, server_port,
-                        argMax(({names}), (interval_start, last_seen)) AS last
-                    FROM flows
-                    ARRAY JOIN arrayFilter(
-                        (at, minute) -> interval_start >= toDateTime(minute, 'UTC') AND interval_start < toDateTime(at, 'UTC'),
-                        [{times}], [{minutes}]
-                    ) AS at_s
-                    WHERE primary AND ({within})
-                    GROUP BY
-                        at_s, client_ip, client_port, server_ip, server_port,
-                        if(id_kind = 'tuple_hash', connection_id, bitShiftRight(connection_id, 32))
-                    HAVING max(closed_fin + closed_reset_by_client + closed_reset_by_server + closed_refused
-                        + closed_unanswered + closed_idle + closed_superseded + closed_evicted) = 0
-                )
+                SELECT
+                    at_s, client_ip, client_port, server_ip, server_port,
+                    argMax(({names}), (interval_start, last_seen)) AS last
+                FROM flows
+                ARRAY JOIN arrayFilter(
+                    (at, minute) -> interval_start >= toDateTime(minute, 'UTC') AND interval_start < toDateTime(at, 'UTC'),
+                    [{times}], [{minutes}]
+                ) AS at_s
+                WHERE primary AND ({within})
+                GROUP BY
+                    at_s, client_ip, client_port, server_ip, server_port,
+                    if(id_kind = 'tuple_hash', connection_id, bitShiftRight(connection_id, 32))
+                HAVING max(closed_fin + closed_reset_by_client + closed_reset_by_server + closed_refused
+                    + closed_unanswered + closed_idle + closed_superseded + closed_evicted) = 0
             )
-            WHERE {filter}
         )
-        GROUP BY {grouping}, at_s",
-        answered = ends::answered(group_by),
-        columns = ends::columns(group_by),
-        grouping = ends::grouping(group_by),
+        WHERE {filter}",
         named = named.join(", "),
         names = NAMED.join(", "),
     )

@@ -15,6 +15,7 @@ mod filters;
 mod fuzz_corpus;
 mod investigations;
 mod laws;
+mod limit;
 mod panel;
 mod series;
 mod tiers;
