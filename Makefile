@@ -36,7 +36,7 @@ test: engine ## Run all tests but those that need a Kafka broker (root, for netw
 test-kafka: engine ## Run the distributed shape through a real Apache Kafka broker (Java 17, Maven)
 	@deploy/setup.sh demo kafka
 	cargo build --workspace
-	cargo test -p flowtrail-e2e --test exactly_once --test kafka --test outage --test secure --test sides -- \
+	cargo test --workspace --test exactly_once --test kafka --test outage --test secure --test sides -- \
 		--ignored --nocapture
 
 .PHONY: test-grafana-client
