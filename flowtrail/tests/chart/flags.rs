@@ -53,7 +53,8 @@ fn check(object: &Object, place: &str, directory: &Path) {
 
 /// The help of a container's command, variables without their values.
 fn help(arguments: &[Value]) -> String {
-    let words = arguments.iter().filter_map(Value::as_str).take_while(|word| !word.starts_with('-'));
+    let words =
+        arguments.iter().filter_map(Value::as_str).take_while(|word| !word.starts_with('-'));
     let output = Command::new(BINARY).env_clear().args(words).arg("--help").output().unwrap();
     assert!(output.status.success());
     String::from_utf8(output.stdout).unwrap().replace("=]", "]")
@@ -63,9 +64,9 @@ fn help(arguments: &[Value]) -> String {
 fn provides(object: &Object, volume: &str, file: &str) -> bool {
     let volumes = items(&object.pod().unwrap()["volumes"]).iter();
     let mounts = items(&object.container().unwrap()["volumeMounts"]).iter();
-    let is_mounted = mounts.into_iter().any(|mount| {
-        mount["name"] == volume && mount["mountPath"] == format!("{FILES}{volume}")
-    });
+    let is_mounted = mounts
+        .into_iter()
+        .any(|mount| mount["name"] == volume && mount["mountPath"] == format!("{FILES}{volume}"));
     let mut found = volumes.filter(|item| item["name"] == volume);
     let has = |item: &Value| {
         [&item["secret"], &item["configMap"]]
@@ -77,11 +78,9 @@ fn provides(object: &Object, volume: &str, file: &str) -> bool {
 
 /// What users put into Secrets and ConfigMaps.
 fn make_files(directory: &Path) {
-    for (volume, file) in [
-        ("kafka-login", "password"),
-        ("clickhouse-login", "password"),
-        ("tokens", "tokens"),
-    ] {
+    for (volume, file) in
+        [("kafka-login", "password"), ("clickhouse-login", "password"), ("tokens", "tokens")]
+    {
         std::fs::create_dir_all(directory.join(volume)).unwrap();
         let content = match file {
             "tokens" => "grafana 0123456789abcdef0123456789abcdef *\n",

@@ -23,7 +23,11 @@ fn helm(words: &[&str]) -> Output {
 fn succeeds(words: &[&str]) -> String {
     let output = helm(words);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{words:?}: {said}{}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        output.status.success(),
+        "{words:?}: {said}{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -77,7 +81,10 @@ fn wrong_values_are_refused_with_what_is_wrong() {
         // The chart's own.
         (&["kafka.brokers="], "kafka.brokers is empty: give the brokers as host:port"),
         (&["clickhouse.url="], "clickhouse.url is empty"),
-        (&["ingest.replicas=9"], "ingest.replicas is 9, but topic flowtrail.flows.v1 has 8 partitions"),
+        (
+            &["ingest.replicas=9"],
+            "ingest.replicas is 9, but topic flowtrail.flows.v1 has 8 partitions",
+        ),
         (
             &["ingest.autoscaling.enabled=true", "ingest.autoscaling.maxReplicas=9"],
             "ingest.autoscaling.maxReplicas is 9, but topic",
@@ -175,7 +182,8 @@ fn file_name(path: &Path) -> String {
 #[ignore = "needs Helm: make test-helm"]
 fn notes_say_what_to_do_next() {
     let copies = tempfile::tempdir().unwrap();
-    let copied = Command::new("cp").args(["-rL", "."]).arg(copies.path()).current_dir(chart()).status();
+    let copied =
+        Command::new("cp").args(["-rL", "."]).arg(copies.path()).current_dir(chart()).status();
     assert!(copied.unwrap().success());
     let templates = copies.path().join("templates");
     let notes = std::fs::read_to_string(templates.join("NOTES.txt")).unwrap();

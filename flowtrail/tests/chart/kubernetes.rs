@@ -33,10 +33,7 @@ fn a_field_that_is_unknown_or_of_another_type_is_found() {
     daemon_set.0["spec"]["updateStrategy"]["rollingUpdate"]["maxSurge"] = json!([1]);
     assert!(unknown_fields(&daemon_set).is_err());
     daemon_set.0["spec"]["updateStrategy"]["rollingUpdate"]["maxSurge"] = json!(0);
-    assert_eq!(
-        unknown_fields(&daemon_set).unwrap(),
-        ["/spec/template/spec/containers/0/readOnly"]
-    );
+    assert_eq!(unknown_fields(&daemon_set).unwrap(), ["/spec/template/spec/containers/0/readOnly"]);
 }
 
 /// Of Prometheus' operator, as far as the chart uses it.
