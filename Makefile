@@ -1,6 +1,8 @@
 # `make` alone lists the commands.
 
 ENGINE = embedded/fetch-engine.sh
+HELM_VERSION = v3.22.0
+HELM = $(CURDIR)/target/tools/helm-$(HELM_VERSION)/helm
 BENCH_SETTINGS = BENCH_PACKETS,BENCH_ROUNDS,BENCH_CONNECTIONS,BENCH_LIVE_PACKETS,BENCH_ONLY,BENCH_DIR
 
 .PHONY: help
@@ -54,6 +56,12 @@ test-openapi: engine ## Hold the API of a running service against its descriptio
 	@deploy/setup.sh build
 	cargo build --workspace --bins
 	@FLOWTRAIL_ENGINE="$$($(ENGINE))" query/tests/openapi.sh "$${CARGO_TARGET_DIR:-target}"
+
+.PHONY: test-helm
+test-helm: ## Lint and render the Helm chart, hold it against deploy/helm/golden (Go, fetches Helm once)
+	@deploy/setup.sh build helm
+	@[ -x "$(HELM)" ] || GOBIN=$(dir $(HELM)) go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+	FLOWTRAIL_HELM=$(HELM) cargo test --workspace --test chart -- --include-ignored
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for FUZZ_SECONDS each (60), into fuzz/corpus (nightly Rust, cargo-fuzz)

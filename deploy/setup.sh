@@ -2,7 +2,7 @@
 # Checks that what Flowtrail is built and tried with is on this machine, and installs what is missing
 # on Debian and Ubuntu (as root or with sudo); elsewhere it names what to install.
 #
-#   deploy/setup.sh build|demo|test|bench|golden|kafka …
+#   deploy/setup.sh build|demo|test|bench|golden|kafka|helm …
 set -eu
 
 missing=""
@@ -35,6 +35,7 @@ for purpose in "$@"; do
         ;;
     test)
         need curl curl
+        need openssl openssl
         ;;
     golden)
         need tcpdump tcpdump
@@ -42,6 +43,14 @@ for purpose in "$@"; do
     kafka)
         need java openjdk-17-jre-headless
         need mvn maven
+        need openssl openssl
+        ;;
+    helm)
+        # Debian's own may be too old.
+        command -v go >/dev/null 2>&1 || {
+            echo "setup.sh: Go is missing: install 1.26 or newer" >&2
+            exit 1
+        }
         need openssl openssl
         ;;
     bench)
@@ -52,7 +61,7 @@ for purpose in "$@"; do
         need tcpdump tcpdump
         ;;
     *)
-        echo "usage: deploy/setup.sh build|demo|test|bench|golden|kafka …" >&2
+        echo "usage: deploy/setup.sh build|demo|test|bench|golden|kafka|helm …" >&2
         exit 2
         ;;
     esac

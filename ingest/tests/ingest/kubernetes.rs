@@ -1,7 +1,7 @@
 //! A double of the Kubernetes API that speaks its list and watch protocol: lists in pages with a
 //! resourceVersion, watches as streams of JSON lines, bookmarks, ends, 410 Gone, and an outage.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -28,6 +28,8 @@ pub(crate) struct ApiState {
     pub(crate) watched_from: Vec<String>,
     /// Pages of pods asked for.
     pub(crate) pages: usize,
+    /// What was asked for: the path, and whether to watch it.
+    pub(crate) asked: BTreeSet<(String, bool)>,
     /// Kinds that the caller may not list.
     pub(crate) forbidden: Option<&'static str>,
     /// The API server is away.
@@ -100,7 +102,9 @@ async fn answer(
         if state.forbidden.is_some_and(|kind| uri.path().ends_with(kind)) {
             return failure(StatusCode::FORBIDDEN, "Forbidden");
         }
-        if query.get("watch").is_none_or(|watch| watch == "false") {
+        let is_watch = query.get("watch").is_some_and(|watch| watch != "false");
+        state.asked.insert((uri.path().to_owned(), is_watch));
+        if !is_watch {
             return if is_pods { state.page(&query) } else { list(state.version, "", "") };
         }
         let (sender, receiver) = mpsc::unbounded_channel();

@@ -22,6 +22,8 @@ mod pipeline;
 #[cfg(test)]
 mod pods;
 #[cfg(test)]
+mod role;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod watch;
