@@ -37,9 +37,13 @@ test: engine ## Run all tests but those that need a Kafka broker (root, for netw
 .PHONY: test-kafka
 test-kafka: engine ## Run the distributed shape through a real Apache Kafka broker (Java 17, Maven)
 	@deploy/setup.sh demo kafka
-	cargo build --workspace
-	cargo test --workspace --test exactly_once --test kafka --test outage --test secure --test sides -- \
-		--ignored --nocapture
+	cargo build --workspace --bins --tests
+	@# Both wait more than they work.
+	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	cargo test --workspace --test exactly_once -- --ignored --nocapture >"$$log" 2>&1 & exactly_once=$$!; \
+	cargo test --workspace --test kafka --test outage --test secure --test sides -- --ignored --nocapture; \
+	others=$$?; wait $$exactly_once; exactly_once=$$?; \
+	cat "$$log"; exit $$((others | exactly_once))
 
 .PHONY: test-grafana-client
 test-grafana-client: engine ## Ask `up` as Grafana's ClickHouse data source does, with clickhouse-go (Go 1.26, fetches modules)
