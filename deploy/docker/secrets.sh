@@ -16,6 +16,7 @@ if [ ! -e .env ]; then
     trap 'rm -f .env.new' EXIT
     while IFS= read -r line; do
         case $line in
+        FLOWTRAIL_USER=) printf '%s%s\n' "$line" "$(id -u):$(id -g)" ;;
         [A-Z]*=) printf '%s%s\n' "$line" "$(password)" ;;
         *) printf '%s\n' "$line" ;;
         esac
@@ -31,12 +32,8 @@ if [ ! -e "$tokens" ]; then
         echo "secrets.sh: .env has no FLOWTRAIL_GRAFANA_TOKEN: set it, or delete .env and run this again" >&2
         exit 1
     }
-    # Others on this machine do not get past the first directory; the container's user, who is not this
-    # one, begins at the second.
     mkdir -p .secrets/query
-    chmod 0755 .secrets/query
     printf '# NAME TOKEN NAMESPACES: see "Who may ask" in README.md. Reread when it changes.\ngrafana %s *\n' \
         "$token" >"$tokens"
-    chmod 0644 "$tokens"
     echo "secrets.sh: made $tokens" >&2
 fi

@@ -30,6 +30,7 @@ pub(crate) struct Service {
     pub(crate) networks: Vec<String>,
     pub(crate) network_mode: Option<String>,
     pub(crate) restart: String,
+    pub(crate) user: Option<String>,
     #[serde(default)]
     pub(crate) read_only: bool,
     #[serde(default)]

@@ -178,18 +178,19 @@ fn secrets_are_made_once_and_are_whole() {
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| line.split_once('='))
         .collect();
+    let (user, values): (Vec<_>, Vec<_>) =
+        values.into_iter().partition(|(name, _)| *name == "FLOWTRAIL_USER");
+    assert!(
+        matches!(user[..], [(_, id)] if id.split(':').all(|id| id.parse::<u32>().is_ok())),
+        "{env}"
+    );
     assert_eq!(values.len(), 5, "{env}");
     assert!(values.iter().all(|(_, value)| value.len() == PASSWORD.len()), "{env}");
     let different: BTreeSet<_> = values.iter().map(|(_, value)| value).collect();
     assert_eq!(different.len(), values.len());
     let token = values.iter().find(|(name, _)| *name == "FLOWTRAIL_GRAFANA_TOKEN").unwrap().1;
     assert!(tokens.contains(&format!("grafana {token} *\n")), "{tokens}");
-    for (name, mode) in [
-        (".env", 0o600),
-        (".secrets", 0o700),
-        (".secrets/query", 0o755),
-        (".secrets/query/tokens", 0o644),
-    ] {
+    for (name, mode) in [(".env", 0o600), (".secrets", 0o700), (".secrets/query/tokens", 0o600)] {
         let found = fs::metadata(copy.path().join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!(found, mode, "{name}: {found:o}");
     }

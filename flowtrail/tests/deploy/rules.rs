@@ -1,6 +1,7 @@
 //! What holds for every service, and for the image. A problem is a line that names the service.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
 
 use crate::compose::{Bind, Compose, Service, Volume, interpolated, variables};
@@ -30,7 +31,7 @@ pub(crate) fn problems(compose: &Compose, root: &Path) -> Vec<String> {
         secrets(service, &mut all);
         problems.extend(all.into_iter().map(|problem| format!("{name}: {problem}")));
     }
-    surroundings(compose, &mut problems);
+    surroundings(compose, root, &mut problems);
     problems
 }
 
@@ -179,8 +180,9 @@ fn secrets(service: &Service, problems: &mut Vec<String>) {
     }
 }
 
-/// `.env.example` names what the file asks for, and users.xml what its server is given.
-fn surroundings(compose: &Compose, problems: &mut Vec<String>) {
+/// `.env.example` names what the file asks for; Grafana's data sources and ClickHouse's users.xml find what they
+/// take from their server's environment.
+fn surroundings(compose: &Compose, root: &Path, problems: &mut Vec<String>) {
     let mut asked = BTreeSet::new();
     for service in compose.services.values() {
         for (variable, value) in &service.environment {
@@ -193,7 +195,7 @@ fn surroundings(compose: &Compose, problems: &mut Vec<String>) {
             Volume::Bind(bind) => Some(&bind.source),
             Volume::Named(_) => None,
         });
-        for text in service.ports.iter().chain(sources) {
+        for text in service.ports.iter().chain(sources).chain(&service.user) {
             asked.extend(variables(text).into_iter().map(|(name, _)| name));
         }
     }
@@ -210,6 +212,13 @@ fn surroundings(compose: &Compose, problems: &mut Vec<String>) {
         named.difference(&asked).map(|name| format!(".env.example names {name} for nothing")),
     );
 
+    let grafana = &compose.services["grafana"];
+    for (file, name) in provisioned(&root.join("deploy/grafana/provisioning")) {
+        if !grafana.environment.contains_key(&name) {
+            problems.push(format!("grafana: {file} wants {name}"));
+        }
+    }
+
     let users = include_str!("../../../deploy/docker/clickhouse/users.xml");
     for name in users.split("from_env=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
         let clickhouse = compose.services.get("clickhouse");
@@ -217,6 +226,24 @@ fn surroundings(compose: &Compose, problems: &mut Vec<String>) {
             problems.push(format!("clickhouse: users.xml wants {name}"));
         }
     }
+}
+
+/// The variables that Grafana's provisioning takes from its environment, with the file's name.
+fn provisioned(folder: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(provisioned(&path));
+        } else {
+            let text = fs::read_to_string(&path).unwrap();
+            let named = variables(&text).into_iter().map(|(name, _)| name);
+            let is_name = |name: &&str| name.starts_with(|first: char| first.is_ascii_uppercase());
+            let file = path.display().to_string();
+            found.extend(named.filter(is_name).map(|name| (file.clone(), name.to_owned())));
+        }
+    }
+    found
 }
 
 /// All that is wrong with a Dockerfile.
@@ -249,6 +276,9 @@ pub(crate) fn dockerfile(text: &str, root: &Path) -> Vec<String> {
         || !text.contains("\nUSER ")
     {
         problems.push("USER is root, or not said".to_owned());
+    }
+    if !text.contains(concat!("image.version=\"", env!("CARGO_PKG_VERSION"), "\"")) {
+        problems.push("the label says another version".to_owned());
     }
     for fetches in ["curl ", "wget ", "\nADD "] {
         if text.contains(fetches) {
