@@ -10,6 +10,7 @@ mod rules;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -116,6 +117,9 @@ fn a_broken_file_is_found_out() {
 #[test]
 fn the_binary_takes_every_command_and_variable() {
     let secrets = secrets();
+    // Docker's, for who looks whether it is there.
+    let socket = secrets.path().join("docker.sock");
+    let _docker = UnixListener::bind(&socket).unwrap();
     let compose = Compose::parse(TEXT);
     let ours = compose.services.iter().filter(|(_, service)| service.is_ours());
     let mut commands = BTreeSet::new();
@@ -139,11 +143,12 @@ fn the_binary_takes_every_command_and_variable() {
             let Some(value) = value else { continue };
             let mut value = interpolated(value, PASSWORD);
             for volume in &service.volumes {
-                if let Volume::Bind(bind) = volume
-                    && let Some(rest) = value.strip_prefix(&bind.target)
-                {
-                    value = format!("{}{rest}", secrets.path().join(&bind.source).display());
-                }
+                let Volume::Bind(bind) = volume else { continue };
+                let mounted = match bind.target.ends_with(".sock") {
+                    true => socket.clone(),
+                    false => secrets.path().join(&bind.source),
+                };
+                value = value.replace(&bind.target, &mounted.display().to_string());
             }
             command.env(variable, value);
         }
