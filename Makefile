@@ -67,6 +67,14 @@ test-helm: ## Lint and render the Helm chart, hold it against deploy/helm/golden
 	@[ -x "$(HELM)" ] || GOBIN=$(dir $(HELM)) go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
 	FLOWTRAIL_HELM=$(HELM) cargo test --workspace --test chart -- --include-ignored
 
+.PHONY: test-compose
+test-compose: ## Ask Docker Compose what it makes of docker-compose.yml (Docker with Compose 2; starts nothing)
+	@docker compose version >/dev/null 2>&1 || { echo "install Docker with its Compose plugin (2.24 or newer)" >&2; exit 1; }
+	@copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && \
+		cp -R --parents docker-compose.yml .env.example deploy "$$copy" && cd "$$copy" && \
+		! docker compose config --quiet 2>unset && grep -q 'run deploy/docker/secrets.sh' unset && \
+		deploy/docker/secrets.sh && docker compose --profile demo config --quiet && echo "docker-compose.yml: fine"
+
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for FUZZ_SECONDS each (60), into fuzz/corpus (nightly Rust, cargo-fuzz)
 	@cargo fuzz --version >/dev/null || { echo "install it: cargo install cargo-fuzz" >&2; exit 1; }
