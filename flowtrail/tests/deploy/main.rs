@@ -65,7 +65,7 @@ fn every_service_keeps_the_rules() {
 #[test]
 fn a_broken_file_is_found_out() {
     for (whole, broken, expected) in [
-        ("apache/kafka:4.4.0", "apache/kafka:latest", "kafka: image apache/kafka:latest"),
+        ("apache/kafka:4.3.1", "apache/kafka:latest", "kafka: image apache/kafka:latest"),
         ("busybox:1.37.0", "busybox", "visitors: image busybox"),
         ("flowtrail:0.1.0", "flowtrail:0.0.9", "query: image flowtrail:0.0.9"),
         ("\"127.0.0.1:9094:9094\"", "\"9094:9094\"", "kafka: port 9094:9094"),
