@@ -3,6 +3,8 @@
 //! One binary; each subcommand is one service, put together in its own file under `commands`.
 
 mod commands;
+#[cfg(test)]
+mod flags;
 
 use std::process::ExitCode;
 
