@@ -91,7 +91,9 @@ impl Containers {
         let mut pause = FIRST_PAUSE;
         loop {
             let begun = Instant::now();
-            let Some(Err(error)) = shutdown.run_until_cancelled(self.follow()).await else { return };
+            let Some(Err(error)) = shutdown.run_until_cancelled(self.follow()).await else {
+                return;
+            };
             self.names.metrics.container_failures.inc();
             if begun.elapsed() >= RECOVERED {
                 pause = FIRST_PAUSE;

@@ -97,7 +97,9 @@ impl Container {
         let (namespace, workload) = belongs_to(&labels, &name);
         for name in [&name, &namespace, &workload.1] {
             if name.is_empty() || name.len() > MAX_NAME_BYTES {
-                return Err(format!("a name of it is empty or has more than {MAX_NAME_BYTES} bytes"));
+                return Err(format!(
+                    "a name of it is empty or has more than {MAX_NAME_BYTES} bytes"
+                ));
             }
         }
         let told_ports = network.ports.unwrap_or_default();
@@ -224,9 +226,7 @@ fn tcp_port(port: &str) -> Option<u16> {
 }
 
 /// The addresses among the texts, of which some are absent or empty.
-fn ip_addresses(
-    texts: impl IntoIterator<Item = Option<String>>,
-) -> Result<Vec<IpAddr>, String> {
+fn ip_addresses(texts: impl IntoIterator<Item = Option<String>>) -> Result<Vec<IpAddr>, String> {
     let texts = texts.into_iter().flatten().filter(|text| !text.is_empty());
     texts.map(|text| text.parse().map_err(|_| format!("{text:?} is no address"))).collect()
 }

@@ -1,6 +1,7 @@
 //! The engine's API: the few requests that names need, none of which changes anything.
 
 use std::collections::HashMap;
+use std::error::Error as _;
 use std::time::Duration;
 
 use bollard::errors::Error as ApiError;
@@ -22,11 +23,8 @@ const TIMEOUT: Duration = Duration::from_secs(TIMEOUT_SECONDS);
 #[derive(Debug, Error)]
 pub(super) enum EngineError {
     /// It refuses, or its answer is not understood, or the connection failed.
-    #[error("{request}: {source}")]
-    Failed {
-        request: &'static str,
-        source: ApiError,
-    },
+    #[error("{request}: {}", causes(source))]
+    Failed { request: &'static str, source: ApiError },
     #[error("{request}: no answer in {TIMEOUT_SECONDS} s")]
     TimedOut { request: &'static str },
     /// It stopped telling events: it is being restarted, most often.
@@ -73,10 +71,7 @@ impl Engine {
     ) {
         let filters = HashMap::from([
             ("type", vec!["container", "network"]),
-            (
-                "event",
-                vec!["start", "rename", "die", "destroy", "connect", "disconnect", "create"],
-            ),
+            ("event", vec!["start", "rename", "die", "destroy", "connect", "disconnect", "create"]),
         ]);
         let options =
             EventsOptionsBuilder::new().since(&since_s.to_string()).filters(&filters).build();
@@ -140,7 +135,9 @@ impl Engine {
                 ..
             }) => Ok(Inspected::Gone),
             // One container that the engine is stuck with does not keep the others' names.
-            Err(error @ EngineError::TimedOut { .. }) => Ok(Inspected::Unreadable(error.to_string())),
+            Err(error @ EngineError::TimedOut { .. }) => {
+                Ok(Inspected::Unreadable(error.to_string()))
+            }
             Err(EngineError::Failed {
                 source:
                     source @ (ApiError::DockerResponseServerError { status_code: 500.., .. }
@@ -151,6 +148,21 @@ impl Engine {
             Err(error) => Err(error),
         }
     }
+}
+
+/// What went wrong, down to what the system says: "connection refused" is not in the first line of it.
+fn causes(error: &ApiError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let further = error.to_string();
+        // Some repeat what is below them.
+        if !text.contains(&further) {
+            text = format!("{text}: {further}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// Waits for an answer, for as long as one may take.

@@ -170,8 +170,11 @@ impl Inventory {
             began.is_some()
         });
         if let Some(known) = &known {
-            let gone =
-                known.container.endpoints.iter().filter(|endpoint| !since.contains_key(&endpoint.id));
+            let gone = known
+                .container
+                .endpoints
+                .iter()
+                .filter(|endpoint| !since.contains_key(&endpoint.id));
             gone.for_each(|endpoint| self.end(known, endpoint, event.at_us, index));
         }
         for network in learn_gateways(&mut self.bridges, &container) {
@@ -189,9 +192,8 @@ impl Inventory {
     pub(super) fn ended(&mut self, container: &str, at_us: u64, index: &mut IdentityIndex) {
         let Some(mut known) = self.containers.remove(container) else { return };
         let endpoints = std::mem::take(&mut known.container.endpoints);
-        let (gone, later): (Vec<_>, _) = endpoints
-            .into_iter()
-            .partition(|endpoint| known.since(endpoint).start_us <= at_us);
+        let (gone, later): (Vec<_>, _) =
+            endpoints.into_iter().partition(|endpoint| known.since(endpoint).start_us <= at_us);
         for endpoint in &gone {
             self.end(&known, endpoint, at_us, index);
         }
@@ -230,10 +232,9 @@ impl Inventory {
     fn pod(&self, known: &Known, endpoint: &Endpoint) -> Object {
         let Container { name, namespace, workload: (kind, workload), ports, .. } = &known.container;
         let since = known.since(endpoint);
-        let ports = ports.iter().map(|port| ContainerPort {
-            container_port: *port,
-            ..ContainerPort::default()
-        });
+        let ports = ports
+            .iter()
+            .map(|port| ContainerPort { container_port: *port, ..ContainerPort::default() });
         let ports = crate::objects::Container { ports: ports.collect() };
         Pod {
             metadata: ObjectMeta {
@@ -260,7 +261,11 @@ impl Inventory {
                     status: "True".to_owned(),
                     last_transition_time: time(since.start_us),
                 }],
-                pod_ips: endpoint.addresses.iter().map(|ip| HoldsIp { ip: ip.to_string() }).collect(),
+                pod_ips: endpoint
+                    .addresses
+                    .iter()
+                    .map(|ip| HoldsIp { ip: ip.to_string() })
+                    .collect(),
                 ..PodStatus::default()
             },
         }

@@ -73,7 +73,9 @@ async fn names_follow_containers_that_come_and_go() {
     engine.run("db", "172.18.0.3");
     until("the db is named", || followed.is_now("172.18.0.3", "shop-db-1")).await;
     assert_eq!(followed.at("172.18.0.3", while_api_us), ("shop-api-1".to_owned(), false));
-    assert!(!followed.counted("undecodable_total 1") && followed.counted("container_lists_total 1"));
+    assert!(
+        !followed.counted("undecodable_total 1") && followed.counted("container_lists_total 1")
+    );
 }
 
 #[tokio::test]

@@ -76,7 +76,8 @@ impl Engine {
     /// Runs a container of the project `shop`, with an address in [`NETWORK`]. Returns its id.
     pub(crate) fn run(&self, service: &str, ip: &str) -> String {
         let (id, endpoint) = (self.id(), self.id());
-        let mut container: Value = serde_json::from_str(include_str!("docker/inspect.json")).unwrap();
+        let mut container: Value =
+            serde_json::from_str(include_str!("docker/inspect.json")).unwrap();
         container["Id"] = json!(id);
         container["Name"] = json!(format!("/shop-{service}-1"));
         container["Config"]["Labels"]["com.docker.compose.service"] = json!(service);
@@ -138,12 +139,15 @@ async fn answer(
     let path = uri.path().trim_start_matches("/v1.41");
     engine.with(|state| {
         state.requests.push(format!("{method} {path}"));
-        let failure = |code: StatusCode| (code, json!({"message": "no"}).to_string()).into_response();
+        let failure =
+            |code: StatusCode| (code, json!({"message": "no"}).to_string()).into_response();
         if state.forbidden == Some(path) {
             return failure(StatusCode::FORBIDDEN);
         }
         match path {
-            "/version" => json!({"Version": "20.10.24", "ApiVersion": "1.41"}).to_string().into_response(),
+            "/version" => {
+                json!({"Version": "20.10.24", "ApiVersion": "1.41"}).to_string().into_response()
+            }
             "/info" => json!({"ID": "3D7Z", "Name": "laptop"}).to_string().into_response(),
             "/networks" => include_str!("docker/networks.json").into_response(),
             "/containers/json" => state.list().into_response(),
@@ -159,7 +163,8 @@ async fn answer(
                 Body::from_stream(lines).into_response()
             }
             _ => {
-                let id = path.strip_prefix("/containers/").and_then(|rest| rest.strip_suffix("/json"));
+                let id =
+                    path.strip_prefix("/containers/").and_then(|rest| rest.strip_suffix("/json"));
                 match id.and_then(|id| state.containers.get(id)) {
                     Some(container) => container.to_string().into_response(),
                     None => failure(StatusCode::NOT_FOUND),

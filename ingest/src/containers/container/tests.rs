@@ -53,7 +53,8 @@ fn labels_tell_where_a_container_belongs() {
 #[test]
 fn a_container_without_addresses_has_no_endpoints() {
     let mut host = inspect();
-    host["NetworkSettings"]["Networks"] = json!({"host": {"NetworkID": "n", "EndpointID": "e", "IPAddress": ""}});
+    host["NetworkSettings"]["Networks"] =
+        json!({"host": {"NetworkID": "n", "EndpointID": "e", "IPAddress": ""}});
     assert_eq!(read(host).unwrap().endpoints, []);
     let mut sidecar = inspect();
     sidecar["NetworkSettings"]["Networks"] = json!({});
@@ -120,6 +121,7 @@ fn events_are_read_as_an_engine_writes_them() {
 
 #[test]
 fn an_id_that_is_a_path_is_none() {
-    let told = json!({"Type": "container", "Action": "start", "Actor": {"ID": "../../info"}, "time": 1});
+    let told =
+        json!({"Type": "container", "Action": "start", "Actor": {"ID": "../../info"}, "time": 1});
     assert_eq!(Event::read(serde_json::from_value(told).unwrap()), None);
 }

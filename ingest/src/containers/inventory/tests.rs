@@ -278,9 +278,8 @@ impl Model {
     fn truth(&self, ip: IpAddr, instant_us: u64) -> &str {
         let holds = |end: Option<u64>| end.is_none_or(|end| instant_us < end);
         let held = self.history.iter();
-        let mut held = held.filter(|(at, _, start, end)| {
-            *at == ip && *start <= instant_us && holds(*end)
-        });
+        let mut held =
+            held.filter(|(at, _, start, end)| *at == ip && *start <= instant_us && holds(*end));
         held.next().map_or("", |(_, name, _, _)| name)
     }
 }
