@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use flowtrail_service::config::duration;
 
+use crate::containers::{DEFAULT_SOCKET, EngineAddress};
 use crate::identity::cidr::CidrName;
 
 /// Where names come from, and how rows are gathered for an insert.
@@ -21,6 +22,19 @@ pub struct Config {
     /// Names from the live cluster: the one this pod runs in, else the current context of KUBECONFIG.
     #[arg(long, env = "FLOWTRAIL_KUBERNETES", conflicts_with = "names", help_heading = "Names")]
     pub kubernetes: bool,
+
+    /// Names from the containers of a Docker engine: its socket, or http:// and the host and port of a proxy
+    /// before it. Without a value /var/run/docker.sock.
+    #[arg(
+        long,
+        env = "FLOWTRAIL_CONTAINERS",
+        num_args = 0..=1,
+        default_missing_value = DEFAULT_SOCKET,
+        conflicts_with_all = ["names", "kubernetes"],
+        value_name = "URL",
+        help_heading = "Names"
+    )]
+    pub containers: Option<EngineAddress>,
 
     /// How old a record may be when its message gets to Kafka; an older one is rejected as of a clock that
     /// is wrong. By default as long as any table keeps rows.
@@ -63,6 +77,7 @@ impl Default for Config {
         Self {
             names: None,
             kubernetes: false,
+            containers: None,
             max_record_age: Duration::from_secs(730 * 86_400),
             cidr_names: Vec::new(),
             chunk_rows: ROWS,
@@ -115,6 +130,25 @@ mod tests {
         let wrong = ["ingest", "--cidr-names", "a=10.0.0.1/8"];
         let error = Command::try_parse_from(wrong).err().unwrap().to_string();
         assert!(error.contains("--cidr-names") && error.contains("use 10.0.0.0/8"), "{error}");
+    }
+
+    #[test]
+    fn containers_are_the_only_source_and_their_socket_may_be_left_out() {
+        let given = |arguments: &[&str]| {
+            let all = ["ingest"].iter().chain(arguments);
+            Command::try_parse_from(all).map(|command| command.config.containers)
+        };
+        let address = |text: &str| Some(text.parse::<EngineAddress>().unwrap());
+        assert_eq!(given(&["--containers"]).unwrap(), address(DEFAULT_SOCKET));
+        assert_eq!(given(&["--containers", "--chunk-rows", "1"]).unwrap(), address(DEFAULT_SOCKET));
+        let proxy = "http://proxy:2375";
+        assert_eq!(given(&["--containers", proxy]).unwrap(), address(proxy));
+        let wrong = given(&["--containers", "https://proxy"]).unwrap_err().to_string();
+        assert!(wrong.contains("--containers") && wrong.contains("http://HOST:PORT"), "{wrong}");
+        for other in [&["--kubernetes"][..], &["--names", "file"]] {
+            let error = given(&[&["--containers"], other].concat()).unwrap_err().to_string();
+            assert!(error.contains("cannot be used with"), "{error}");
+        }
     }
 
     #[test]

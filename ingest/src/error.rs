@@ -3,6 +3,7 @@
 use flowtrail_service::store::StoreError;
 use thiserror::Error;
 
+use crate::containers::EngineAddressError;
 use crate::identity::cidr::CidrNamesError;
 use crate::names_file::NamesFileError;
 
@@ -20,6 +21,9 @@ pub enum IngestError {
         "cannot reach a Kubernetes cluster for --kubernetes: run in a pod with a service account, or set KUBECONFIG to a file whose current context works"
     )]
     Kubernetes(#[source] Box<kube::Error>),
+    /// The container engine cannot be asked.
+    #[error(transparent)]
+    Containers(#[from] EngineAddressError),
     /// The store is not one that this program can write to.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -6,6 +6,7 @@
 //!   channel)          ├─ primary    one observation of a connection counts
 //!                     ├─ naming     who its ends are ◄── identity ◄─┬─ names_file
 //!                     └─ writer     a chunk into ClickHouse          ├─ watch
+//!                                                                    ├─ containers
 //!                                                                    └► names_store, over restarts
 //! ```
 //!
@@ -18,6 +19,7 @@ mod cluster;
 mod columns;
 mod config;
 mod connections;
+pub mod containers;
 mod dead_letters;
 mod dedup;
 mod error;
@@ -52,6 +54,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
 pub use config::Config;
+use containers::EngineAddress;
 pub use error::IngestError;
 use identity::cidr::CidrNames;
 use metrics::IngestMetrics;
@@ -63,7 +66,7 @@ pub use pipeline::Summary;
 pub use source::{KafkaSourceArgs, Source};
 use writer::Writer;
 
-/// How long the first names from the cluster are waited for: records named before are unknown for good.
+/// How long the first names from the cluster or the engine are waited for: records named before are unknown for good.
 const FIRST_NAMES_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long ClickHouse may take to tell its schema's version before that is said and it is asked again.
@@ -87,8 +90,8 @@ impl Ingest {
     /// Puts ingest together and reads the names file; starts nothing yet.
     ///
     /// # Errors
-    /// If the names file cannot be read (there are no good names yet that could stay), or those of networks
-    /// contradict each other.
+    /// If the names file cannot be read (there are no good names yet that could stay), the socket of
+    /// containers is not there, or names of networks contradict each other.
     pub fn new(
         config: Config,
         source: Source,
@@ -100,6 +103,7 @@ impl Ingest {
         names.update(|index| index.set_cidr_names(cidr_names));
         let path = config.names.clone();
         let names_file = path.map(|path| NamesFile::open(path, names.clone())).transpose()?;
+        config.containers.as_ref().map_or(Ok(()), EngineAddress::check)?;
         let metrics = IngestMetrics::register(metrics);
         Ok(Self { config, source, store, names, names_file, kubernetes: None, metrics })
     }
@@ -137,7 +141,12 @@ impl Ingest {
             (None, true) => Some(kubernetes_cluster().await?),
             (given, _) => given,
         };
-        let feeding = feed_names(names_store, self.names_file, kubernetes, &self.names);
+        let sources = Sources {
+            file: self.names_file,
+            kubernetes,
+            containers: self.config.containers.clone(),
+        };
+        let feeding = feed_names(names_store, sources, &self.names);
         let Some(feeding) = stop.run_until_cancelled(feeding).await else {
             return Ok(Summary::default());
         };
@@ -223,13 +232,16 @@ impl Feeding {
     }
 }
 
-/// Restores names and starts what feeds the index: first what is known, then what is there now.
-async fn feed_names(
-    store: NamesStore,
+/// Where names come from.
+struct Sources {
     file: Option<NamesFile>,
     kubernetes: Option<kube::Client>,
-    names: &Names,
-) -> Feeding {
+    containers: Option<EngineAddress>,
+}
+
+/// Restores names and starts what feeds the index: first what is known, then what is there now.
+async fn feed_names(store: NamesStore, sources: Sources, names: &Names) -> Feeding {
+    let Sources { file, kubernetes, containers } = sources;
     let token = CancellationToken::new();
     let end = token.clone().drop_guard();
     store.restore().await;
@@ -244,6 +256,12 @@ async fn feed_names(
                 ?missing,
                 "starting without all names, as the kubernetes api has not listed these kinds"
             );
+        }
+    }
+    if let Some(address) = containers {
+        let listed = containers::start(&address, names, &token);
+        if tokio::time::timeout(FIRST_NAMES_TIMEOUT, listed).await.is_err() {
+            warn!(%address, "starting without names, as the container engine has not listed its containers");
         }
     }
     Feeding { end, writing: tokio::spawn(store.follow(token)) }

@@ -1,4 +1,4 @@
-//! The identity index as its feeders (names file, live watch) and its reader (the pipeline) share it.
+//! The identity index as its feeders (names file, live watch, containers) and its reader (the pipeline) share it.
 
 mod settle;
 
@@ -79,6 +79,9 @@ pub(crate) struct NamesMetrics {
     pub(crate) file_failures: Counter,
     pub(crate) watch_failures: Family<KindLabel, Counter>,
     pub(crate) watch_lists: Family<KindLabel, Counter>,
+    pub(crate) container_failures: Counter,
+    pub(crate) container_lists: Counter,
+    pub(crate) containers_missed: Counter,
     pub(crate) waits: Family<WaitLabel, Counter>,
     pub(crate) stored: Counter,
     pub(crate) restored: Counter,
@@ -115,6 +118,9 @@ impl NamesMetrics {
                 file_failures,
                 watch_failures,
                 watch_lists,
+                container_failures,
+                container_lists,
+                containers_missed,
                 waits,
                 stored,
                 restored,
@@ -122,7 +128,7 @@ impl NamesMetrics {
             } = &names;
             registry.register(
                 "ingest_names_objects",
-                "Kubernetes objects known, vanished ones among them",
+                "Kubernetes objects, or containers and networks, known, vanished ones among them",
                 objects.clone(),
             );
             registry.register(
@@ -154,6 +160,21 @@ impl NamesMetrics {
                 "ingest_names_watch_lists",
                 "Whole lists taken from the Kubernetes API",
                 watch_lists.clone(),
+            );
+            registry.register(
+                "ingest_names_container_failures",
+                "Failures to follow the container engine, retried with backoff",
+                container_failures.clone(),
+            );
+            registry.register(
+                "ingest_names_container_lists",
+                "Whole lists taken from the container engine",
+                container_lists.clone(),
+            );
+            registry.register(
+                "ingest_names_containers_missed",
+                "Containers that were gone before the engine could be asked for their addresses",
+                containers_missed.clone(),
             );
             registry.register(
                 "ingest_names_waits",

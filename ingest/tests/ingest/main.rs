@@ -1,5 +1,5 @@
 //! Ingest against a real engine, over a channel and over librdkafka's mock of a Kafka cluster; and its
-//! names against a double of the Kubernetes API.
+//! names against doubles of the Kubernetes API and of the Docker Engine API.
 
 #[cfg(test)]
 mod audit;
@@ -9,6 +9,10 @@ mod cases;
 mod cluster;
 #[cfg(test)]
 mod common;
+#[cfg(test)]
+mod containers;
+#[cfg(test)]
+mod docker;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
