@@ -6,10 +6,6 @@ use std::path::Path;
 
 use crate::compose::{Bind, Compose, Service, Volume, interpolated, variables};
 
-/// What other parts of the project are yet to bring: variables of the binary, and folders.
-pub(crate) const PENDING: [&str; 3] =
-    ["FLOWTRAIL_CONTAINERS", "./deploy/grafana/provisioning", "./deploy/grafana/dashboards"];
-
 /// What only exists where the file is used.
 const MADE_LATER: [&str; 2] = ["./.secrets/query", "${DOCKER_SOCKET:-/var/run/docker.sock}"];
 
@@ -130,11 +126,7 @@ fn mounts(compose: &Compose, service: &Service, root: &Path, problems: &mut Vec<
 fn bound(bind: &Bind, root: &Path, problems: &mut Vec<String>) {
     let source = &bind.source;
     let is_there = root.join(source).exists();
-    if PENDING.contains(&source.as_str()) {
-        if is_there {
-            problems.push(format!("{source} is there now: take it off PENDING"));
-        }
-    } else if !is_there && !MADE_LATER.contains(&source.as_str()) {
+    if !is_there && !MADE_LATER.contains(&source.as_str()) {
         problems.push(format!("{source} is not there"));
     }
     if !bind.read_only {
