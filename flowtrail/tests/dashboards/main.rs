@@ -16,8 +16,9 @@ use grafana::{Scope, Setting};
 use live::{Answer, Up};
 use serde_json::Value;
 
-/// The dashboards' window is from the traffic's start until it is in the tables: deliveries have the time of that.
-const WINDOW_S: u64 = 720;
+/// The dashboards' window, from the traffic's start on: until long after it is in the tables, as deliveries
+/// have the time of that; and less than the hour between the two times of traffic.
+const WINDOW_S: u64 = 1_800;
 
 /// Panels that may have nothing to show: it is good news.
 const MAY_BE_EMPTY: &[&str] = &["Blind spots"];
