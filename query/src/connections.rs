@@ -12,7 +12,6 @@ mod answer;
 mod compare;
 mod comparison;
 mod cursor;
-mod edge;
 mod evidence;
 mod join;
 pub(crate) mod sql;
@@ -26,7 +25,6 @@ pub use comparison::{
 };
 pub(crate) use cursor::Cursor;
 use cursor::Key;
-pub(crate) use edge::EdgeFilter;
 use evidence::Evidence;
 use join::{Joined, OVERLAP_S, Seen};
 use sql::PageRow;

@@ -1,8 +1,12 @@
 //! The filter: which rows count. It looks at single rows, so windows add up under it (but for what `q` says
 //! of sums). Its SQL is text of ours; what the caller sent travels as bound parameters.
 
+mod edge;
+
 use clickhouse::query::Query;
 use flowtrail_schema::row::EntityKind;
+
+pub(crate) use edge::EdgeFilter;
 
 use crate::expression::Expression;
 use crate::scope::Scope;
@@ -14,6 +18,10 @@ pub(crate) struct Filter {
     pub(crate) scope: Scope,
     /// Either end is in one of these namespaces.
     pub(crate) namespaces: Vec<String>,
+    /// Either end's workload is one of these, as `/api/v1/values/workloads` has them: `namespace/name`.
+    pub(crate) workloads: Vec<String>,
+    /// The ends are those of an edge, or one is a node.
+    pub(crate) edge: EdgeFilter,
     /// Either end's namespace matches.
     pub(crate) namespace_pattern: Option<String>,
     /// Either end's name or address matches.
@@ -31,13 +39,21 @@ pub(crate) struct Filter {
 impl Filter {
     /// Whether it looks at pods or addresses.
     pub(crate) fn reads_pods(&self) -> bool {
-        self.include.is_some() || self.exclude.is_some() || self.q.reads_pods()
+        self.include.is_some()
+            || self.exclude.is_some()
+            || self.edge.reads_pods()
+            || self.q.reads_pods()
     }
 
     /// A condition on a row of `flows` or of a rollup, naming the parameters that [`Filter::bind`] gives.
     pub(crate) fn sql(&self) -> String {
         let namespaces = "(has({namespaces:Array(String)}, client_namespace) \
                           OR has({namespaces:Array(String)}, server_namespace))";
+        let workloads = format!(
+            "(has({{workloads:Array(String)}}, {}) OR has({{workloads:Array(String)}}, {}))",
+            workload("client"),
+            workload("server"),
+        );
         let namespace_pattern = "(match(client_namespace, {namespace_pattern:String}) \
                                  OR match(server_namespace, {namespace_pattern:String}))";
         let ports = "(has({ports:Array(UInt16)}, server_port) \
@@ -46,6 +62,8 @@ impl Filter {
                      OR has({kinds:Array(Int8)}, toInt8(server_kind)))";
         let conditions = [
             (!self.namespaces.is_empty()).then(|| namespaces.to_owned()),
+            (!self.workloads.is_empty()).then_some(workloads),
+            self.edge.sql(),
             self.namespace_pattern.as_ref().map(|_| namespace_pattern.to_owned()),
             (!self.ports.is_empty()).then(|| ports.to_owned()),
             (!self.kinds.is_empty()).then(|| kinds.to_owned()),
@@ -64,6 +82,9 @@ impl Filter {
         if !self.namespaces.is_empty() {
             query = query.param("namespaces", &self.namespaces);
         }
+        if !self.workloads.is_empty() {
+            query = query.param("workloads", &self.workloads);
+        }
         if !self.ports.is_empty() {
             query = query.param("ports", &self.ports);
         }
@@ -81,8 +102,13 @@ impl Filter {
                 query = query.param(name, pattern);
             }
         }
-        self.q.bind(query)
+        self.q.bind(self.edge.bind(query))
     }
+}
+
+/// An end's workload, as values are written.
+fn workload(side: &str) -> String {
+    format!("concat(if({side}_namespace = '', '', concat({side}_namespace, '/')), {side}_workload)")
 }
 
 /// An end's names are its own, its workload's and, for the server, the Service's; its addresses are

@@ -5,10 +5,13 @@
 //! shows either how connections fared (`open`, `ended`, `failed`) or which way things went (`sent`,
 //! `received`); its parts sum to 1, and those of the other kind are 0.
 
+use std::collections::HashMap;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::answer::{Edge, Graph, Node, StatValue, Traffic};
+use crate::graph::label;
 use crate::nodegraph::{Amounts, Totals, duration, ports, scaled, share, subtitle};
 use crate::params::Stat;
 
@@ -61,6 +64,12 @@ pub(crate) struct PanelEdge {
     thickness: f64,
     /// Red where connections failed.
     color: &'static str,
+    /// The client's name, with its namespace.
+    #[serde(rename = "detail__client")]
+    client: String,
+    /// The server's name, with its namespace.
+    #[serde(rename = "detail__server")]
+    server: String,
     /// Server ports, separated by commas.
     #[serde(rename = "detail__ports")]
     ports: String,
@@ -69,6 +78,18 @@ pub(crate) struct PanelEdge {
     services: String,
     #[serde(flatten)]
     details: Details,
+    /// Attempts that were refused.
+    #[serde(rename = "detail__refused")]
+    refused: u64,
+    /// Attempts that nobody answered.
+    #[serde(rename = "detail__unanswered")]
+    unanswered: u64,
+    /// Connections that either end reset.
+    #[serde(rename = "detail__reset")]
+    reset: u64,
+    /// Last packet, milliseconds since the epoch.
+    #[serde(rename = "detail__last_seen")]
+    last_seen: i64,
     /// Time to connect, 95th percentile.
     #[serde(rename = "detail__latency_p95_ms")]
     latency_p95_ms: Option<f64>,
@@ -164,9 +185,15 @@ pub(crate) fn edges(graph: &Graph, stat: Stat) -> Vec<PanelEdge> {
     let value = |edge: &Edge| stat.of(&edge.traffic).map_or(0.0, StatValue::as_f64);
     let largest = graph.edges.iter().map(value).fold(0.0, f64::max);
     let (thin, thick) = THICKNESS;
+    let names: HashMap<&str, String> = graph
+        .nodes
+        .iter()
+        .map(|node| (node.id.as_str(), label(&node.kind, &node.namespace, &node.name)))
+        .collect();
+    let name = |id: &str| names.get(id).cloned().unwrap_or_default();
     let edge = |edge: &Edge| {
         let details = Details::of_edge(&edge.traffic);
-        let latency = &edge.traffic.latency;
+        let (latency, closed) = (&edge.traffic.latency, &edge.traffic.closed);
         let (mainstat, secondarystat) = match stat {
             Stat::Latency => {
                 (format!("p95 {}", time(latency.p95_ms)), format!("avg {}", time(latency.avg_ms)))
@@ -181,9 +208,15 @@ pub(crate) fn edges(graph: &Graph, stat: Stat) -> Vec<PanelEdge> {
             secondarystat,
             thickness: thin + (thick - thin) * share(value(edge), largest),
             color: if edge.traffic.failed > 0 { RED } else { GREY },
+            client: name(&edge.source),
+            server: name(&edge.target),
             ports: ports(edge),
             services: edge.services.join(", "),
             details,
+            refused: closed.refused,
+            unanswered: closed.unanswered,
+            reset: closed.reset_by_client + closed.reset_by_server,
+            last_seen: edge.last_seen,
             latency_p95_ms: latency.p95_ms,
         }
     };

@@ -187,6 +187,7 @@ fn filtering() -> Vec<Value> {
         "maxLength": Expression::MAX_LENGTH,
         "examples": ["server.port = 5432 and client.namespace != server.namespace"],
     });
+    let id = json!({ "type": "string" });
     let [from, to] = window();
     vec![
         from,
@@ -195,6 +196,11 @@ fn filtering() -> Vec<Value> {
         list(
             "namespace",
             "Keep edges with either end in one of these",
+            &json!({ "type": "string" }),
+        ),
+        list(
+            "workload",
+            "Keep edges with either end of one of these workloads, as namespace/name",
             &json!({ "type": "string" }),
         ),
         parameter("include", "Keep edges with either end's name or address matching", &pattern()),
@@ -206,6 +212,9 @@ fn filtering() -> Vec<Value> {
         list("port", "Keep edges with one of these server ports", &port),
         list("kind", "Keep edges with either end of one of these kinds", &json!({ "enum": kinds })),
         parameter("q", "Keep what an expression says: docs/filters.md", &expression),
+        parameter("edge", "Of the edge with this id, in a graph of the same group_by", &id),
+        parameter("source", "Of edges with this node as client", &id),
+        parameter("target", "Of edges with this node as server", &id),
     ]
 }
 
@@ -246,15 +255,12 @@ fn points(default: u32) -> Value {
 }
 
 fn connections_parameters() -> Vec<Value> {
-    let id = json!({ "type": "string" });
+    let cursor = json!({ "type": "string" });
     let mut parameters = filtering();
     parameters.extend([
-        parameter("edge", "Of the edge with this id, in a graph of the same group_by", &id),
-        parameter("source", "Of edges with this node as client", &id),
-        parameter("target", "Of edges with this node as server", &id),
         parameter("order", "Which connections come first", &words(Order::WORDS)),
         parameter("limit", "Connections at most", &limit(MAX_PAGE, DEFAULT_PAGE)),
-        parameter("cursor", "The page after: `next` of the one before", &id),
+        parameter("cursor", "The page after: `next` of the one before", &cursor),
     ]);
     parameters
 }

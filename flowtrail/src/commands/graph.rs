@@ -70,6 +70,10 @@ pub(crate) struct Arguments {
     )]
     namespace: Vec<String>,
 
+    /// Keep edges with either end of one of these workloads, as namespace/name.
+    #[arg(long, env = "FLOWTRAIL_GRAPH_WORKLOAD", value_name = "NAME,…", help_heading = "Filters")]
+    workload: Vec<String>,
+
     /// Keep edges with either end's name or address matching.
     #[arg(long, env = "FLOWTRAIL_GRAPH_INCLUDE", value_name = "REGEX", help_heading = "Filters")]
     include: Option<String>,
@@ -89,6 +93,18 @@ pub(crate) struct Arguments {
     /// Keep what an expression says, as in 'server.port = 5432 and failed > 0': see docs/filters.md.
     #[arg(long, env = "FLOWTRAIL_GRAPH_Q", value_name = "EXPRESSION", help_heading = "Filters")]
     q: Option<String>,
+
+    /// Only the edge with this id, as --format json and csv have it, of the same --group-by.
+    #[arg(long, env = "FLOWTRAIL_GRAPH_EDGE", value_name = "ID", help_heading = "Filters")]
+    edge: Option<String>,
+
+    /// Only edges with this node as client, by its id.
+    #[arg(long, env = "FLOWTRAIL_GRAPH_SOURCE", value_name = "ID", help_heading = "Filters")]
+    source: Option<String>,
+
+    /// Only edges with this node as server, by its id.
+    #[arg(long, env = "FLOWTRAIL_GRAPH_TARGET", value_name = "ID", help_heading = "Filters")]
+    target: Option<String>,
 
     /// What to order edges by: connections, bytes, packets, duration, latency, retransmits, failures.
     #[arg(long, env = "FLOWTRAIL_GRAPH_STAT", value_name = "STAT", help_heading = "Filters")]

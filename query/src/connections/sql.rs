@@ -143,7 +143,7 @@ const RANGE: &str = "interval_start >= toDateTime({since:UInt32}, 'UTC') AND int
 
 /// The connections of a page: those with primary rows in the window, or open at its start, after the cursor.
 /// Parameters: `from`, `since`, `until`, `limit`, and those of a cursor.
-pub(crate) fn page(order: Order, filter: &str, edge: &str, after_cursor: bool) -> String {
+pub(crate) fn page(order: Order, filter: &str, after_cursor: bool) -> String {
     let key = KEY.join(", ");
     let started = "if(countIf(tells_start) > 0, minIf(started_us, tells_start), min(first_us))";
     let rank = match order {
@@ -172,7 +172,7 @@ pub(crate) fn page(order: Order, filter: &str, edge: &str, after_cursor: bool) -
             {STARTED} AS started_us,
             {TELLS_START} AS tells_start
             FROM flows
-            WHERE primary AND {RANGE} AND ({filter}) AND ({edge})
+            WHERE primary AND {RANGE} AND ({filter})
         )
         GROUP BY {key}
         HAVING (countIf(within) > 0 OR sumIf(closes, NOT within) = 0) {after}
@@ -182,7 +182,7 @@ pub(crate) fn page(order: Order, filter: &str, edge: &str, after_cursor: bool) -
 }
 
 /// All rows that may be of some connections. Parameters: `from`, `since`, `until`, `isns`, `hashes`.
-pub(crate) fn observations(filter: &str, edge: &str) -> String {
+pub(crate) fn observations(filter: &str) -> String {
     let key = KEY.join(", ");
     let point = "(toString(node), toString(agent), toString(interface), toInt8(interface_kind), toInt8(reporter))";
     let counters = |side: &str| {
@@ -238,7 +238,7 @@ pub(crate) fn observations(filter: &str, edge: &str) -> String {
         FROM (
             SELECT *, {DERIVED},
             {point} AS point,
-            (primary AND ({filter}) AND ({edge})) AS counted
+            (primary AND ({filter})) AS counted
             FROM flows
             WHERE {RANGE} AND (id_kind != 'tuple_hash' AND bitShiftRight(connection_id, 32) IN {{isns:Array(UInt64)}}
                 OR id_kind = 'tuple_hash' AND connection_id IN {{hashes:Array(UInt64)}})

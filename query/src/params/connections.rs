@@ -1,7 +1,7 @@
 //! The parameters of `/api/v1/connections`.
 
-use super::{Given, GroupBy, Order, refused, rows_only};
-use crate::connections::{Cursor, EdgeFilter};
+use super::{Given, Order, refused, rows_only};
+use crate::connections::Cursor;
 use crate::filter::Filter;
 use crate::http::Asked;
 use crate::problem::Problem;
@@ -18,7 +18,6 @@ pub(crate) struct ConnectionsRequest {
     /// The cursor's window, if there is one: `now` moves, pages do not.
     pub(crate) window: Requested,
     pub(crate) filter: Filter,
-    pub(crate) edge: EdgeFilter,
     pub(crate) order: Order,
     pub(crate) limit: usize,
     /// After which one the page begins.
@@ -32,6 +31,7 @@ impl ConnectionsRequest {
         "to",
         "group_by",
         "namespace",
+        "workload",
         "include",
         "exclude",
         "port",
@@ -66,7 +66,6 @@ impl ConnectionsRequest {
         Ok(Self {
             window: after.as_ref().map_or(window, |cursor| cursor.window),
             filter: rows_only(given.filter()?)?,
-            edge: given.edge()?,
             order: after.as_ref().map_or(order, |cursor| cursor.order),
             limit: given
                 .numbers("limit", "a number of connections, 1 to 500", 1..=MAX_PAGE)?
@@ -78,35 +77,10 @@ impl ConnectionsRequest {
     }
 }
 
-impl Given {
-    /// The ends asked for, as node ids of the graph of the same `group_by`.
-    fn edge(&self) -> Result<EdgeFilter, Problem> {
-        let group_by: GroupBy = self.word("group_by", GroupBy::WORDS)?;
-        let (edge, source, target) = (self.one("edge")?, self.one("source")?, self.one("target")?);
-        let (source, target) = match (edge, source, target) {
-            (None, source, target) => (("source", source), ("target", target)),
-            (Some(edge), None, None) => {
-                let (source, target) = edge.split_once('>').ok_or_else(|| {
-                    let takes = "takes an edge's id of /api/v1/graph: source>target";
-                    Problem::parameter("edge", refused(edge, takes))
-                })?;
-                (("edge", Some(source)), ("edge", Some(target)))
-            }
-            (Some(_), ..) => {
-                let detail = "is both ends: leave out source and target";
-                return Err(Problem::parameter("edge", detail));
-            }
-        };
-        EdgeFilter::new(group_by, source.1, target.1).map_err(|(is_source, takes)| {
-            let (name, id) = if is_source { source } else { target };
-            Problem::parameter(name, refused(id.unwrap_or_default(), takes))
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scope::Scope;
 
     const NOW_MS: i64 = 1_700_000_000_000;
 
@@ -119,7 +93,7 @@ mod tests {
         let request = parse(&[("edge", ""), ("cursor", "")]).unwrap();
         assert_eq!(request.window, Requested { from_ms: NOW_MS - 3_600_000, to_ms: NOW_MS });
         assert_eq!((request.order, request.limit), (Order::Newest, DEFAULT_PAGE));
-        assert_eq!(request.edge, EdgeFilter::default());
+        assert_eq!(request.filter, Filter { scope: Scope::All, ..Filter::default() });
     }
 
     #[test]

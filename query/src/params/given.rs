@@ -5,8 +5,9 @@ use std::str::FromStr;
 use flowtrail_schema::row::EntityKind;
 use regex::RegexBuilder;
 
+use super::GroupBy;
 use crate::expression::{Expression, ExpressionError};
-use crate::filter::Filter;
+use crate::filter::{EdgeFilter, Filter};
 use crate::http::Asked;
 use crate::problem::Problem;
 use crate::scope::Scope;
@@ -82,12 +83,38 @@ impl Given {
         Ok(Filter {
             scope: self.scope.clone(),
             namespaces: self.list("namespace")?,
+            workloads: self.list("workload")?,
+            edge: self.edge()?,
             namespace_pattern: None,
             include: self.pattern("include")?,
             exclude: self.pattern("exclude")?,
             ports: self.numbers("port", "a TCP port, 1 to 65535", 1..=65_535)?,
             kinds: self.kinds()?,
             q: self.expression()?,
+        })
+    }
+
+    /// The ends asked for, as node ids of the graph of the same `group_by`.
+    fn edge(&self) -> Result<EdgeFilter, Problem> {
+        let group_by: GroupBy = self.word("group_by", GroupBy::WORDS)?;
+        let (edge, source, target) = (self.one("edge")?, self.one("source")?, self.one("target")?);
+        let (source, target) = match (edge, source, target) {
+            (None, source, target) => (("source", source), ("target", target)),
+            (Some(edge), None, None) => {
+                let (source, target) = edge.split_once('>').ok_or_else(|| {
+                    let takes = "takes an edge's id of /api/v1/graph: source>target";
+                    Problem::parameter("edge", refused(edge, takes))
+                })?;
+                (("edge", Some(source)), ("edge", Some(target)))
+            }
+            (Some(_), ..) => {
+                let detail = "is both ends: leave out source and target";
+                return Err(Problem::parameter("edge", detail));
+            }
+        };
+        EdgeFilter::new(group_by, source.1, target.1).map_err(|(is_source, takes)| {
+            let (name, id) = if is_source { source } else { target };
+            Problem::parameter(name, refused(id.unwrap_or_default(), takes))
         })
     }
 

@@ -51,8 +51,8 @@ impl Store {
         request: &ConnectionsRequest,
         range: Range,
     ) -> Result<Vec<PageRow>, StoreError> {
-        let ConnectionsRequest { filter, edge, order, limit, after, .. } = request;
-        let statement = sql::page(*order, &filter.sql(), &edge.sql(), after.is_some());
+        let ConnectionsRequest { filter, order, limit, after, .. } = request;
+        let statement = sql::page(*order, &filter.sql(), after.is_some());
         let query = self.tables.ask(&filter.scope, &statement);
         let mut query = of_range(query, range).param("limit", limit + 1);
         if let Some(cursor) = after {
@@ -67,7 +67,7 @@ impl Store {
                 .param("server_ip", key.server_ip.to_string())
                 .param("server_port", key.server_port);
         }
-        Ok(edge.bind(filter.bind(query)).fetch_all().await?)
+        Ok(filter.bind(query).fetch_all().await?)
     }
 
     /// All observations that may be of connections with these client sequence numbers, or these hashes.
@@ -78,11 +78,11 @@ impl Store {
         isns: &[u64],
         hashes: &[u64],
     ) -> Result<Vec<ObservationRow>, StoreError> {
-        let ConnectionsRequest { filter, edge, .. } = request;
-        let statement = sql::observations(&filter.sql(), &edge.sql());
+        let ConnectionsRequest { filter, .. } = request;
+        let statement = sql::observations(&filter.sql());
         let query = self.tables.ask(&filter.scope, &statement);
         let query = of_range(query, range).param("isns", isns).param("hashes", hashes);
-        Ok(edge.bind(filter.bind(query)).fetch_all().await?)
+        Ok(filter.bind(query).fetch_all().await?)
     }
 
     /// When the agents of some nodes, which are in rows that the caller sees, did not see all.

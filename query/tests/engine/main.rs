@@ -9,6 +9,7 @@ mod cluster;
 mod common;
 mod connections;
 mod diff;
+mod ends;
 mod evidence;
 mod expressions;
 mod filters;

@@ -13,7 +13,7 @@ use crate::common::{Served, T0, report, row, served};
 use crate::tiers::{DAY_S, DAY0, DAYS, any_row};
 
 impl Served {
-    fn series(&self, from: u32, to: u32, pairs: &[(&str, &str)]) -> TimeSeries {
+    pub(crate) fn series(&self, from: u32, to: u32, pairs: &[(&str, &str)]) -> TimeSeries {
         let (from, to) = (format!("{from}000"), format!("{to}000"));
         let window = [("from", from.as_str()), ("to", to.as_str())];
         let answer = self.get("/api/v1/timeseries", &[&window, pairs].concat());

@@ -91,6 +91,7 @@ const QUESTIONS: &[&[(&str, &str)]] = &[
     &[],
     &[("namespace", "shop")],
     &[("port", "81")],
+    &[("workload", "shop/app1")],
     &[("kind", "external")],
     &[("include", "^pod1$")],
     &[("exclude", "10[.]4[.]")],

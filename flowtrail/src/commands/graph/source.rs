@@ -88,6 +88,9 @@ fn fetch(arguments: &Arguments, service: &str) -> anyhow::Result<String> {
         ("include", &arguments.include),
         ("exclude", &arguments.exclude),
         ("q", &arguments.q),
+        ("edge", &arguments.edge),
+        ("source", &arguments.source),
+        ("target", &arguments.target),
         ("stat", &arguments.stat),
         ("limit", &arguments.limit.map(|limit| limit.to_string())),
     ];
@@ -96,8 +99,12 @@ fn fetch(arguments: &Arguments, service: &str) -> anyhow::Result<String> {
             request = request.query(name, value);
         }
     }
-    let lists =
-        [("namespace", &arguments.namespace), ("port", &arguments.port), ("kind", &arguments.kind)];
+    let lists = [
+        ("namespace", &arguments.namespace),
+        ("workload", &arguments.workload),
+        ("port", &arguments.port),
+        ("kind", &arguments.kind),
+    ];
     for (name, values) in lists {
         for value in values {
             request = request.query(name, value);

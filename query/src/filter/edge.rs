@@ -12,6 +12,8 @@ use crate::params::GroupBy;
 /// Conditions on a row's ends. Without any, all rows are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct EdgeFilter {
+    /// Pods, cluster nodes or addresses tell the ends.
+    reads_pods: bool,
     source: Option<EndFilter>,
     target: Option<EndFilter>,
 }
@@ -47,11 +49,19 @@ impl EdgeFilter {
             Some("other") => Err((is_source, FOLDED)),
             Some(id) => alternatives(group_by, id, !is_source).map(Some).ok_or((is_source, TAKES)),
         };
-        Ok(Self { source: end(source, true)?, target: end(target, false)? })
+        let (source, target) = (end(source, true)?, end(target, false)?);
+        let finer = matches!(group_by, GroupBy::Pod | GroupBy::Node | GroupBy::Ip);
+        let reads_pods = finer && (source.is_some() || target.is_some());
+        Ok(Self { reads_pods, source, target })
     }
 
-    /// A condition on a row of `flows`, naming the parameters that [`EdgeFilter::bind`] gives.
-    pub(crate) fn sql(&self) -> String {
+    /// Whether it looks at pods, cluster nodes or addresses, which only some tables tell.
+    pub(super) fn reads_pods(&self) -> bool {
+        self.reads_pods
+    }
+
+    /// A condition on a row, naming the parameters that [`EdgeFilter::bind`] gives.
+    pub(super) fn sql(&self) -> Option<String> {
         let mut conditions = Vec::new();
         for (side, end) in self.ends() {
             let mut number = 0;
@@ -64,11 +74,11 @@ impl EdgeFilter {
             });
             conditions.push(format!("({})", alternatives.collect::<Vec<_>>().join(" OR ")));
         }
-        if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") }
+        (!conditions.is_empty()).then(|| conditions.join(" AND "))
     }
 
     /// Binds what the caller sent.
-    pub(crate) fn bind(&self, mut query: Query) -> Query {
+    pub(super) fn bind(&self, mut query: Query) -> Query {
         for (side, end) in self.ends() {
             for (index, equals) in end.iter().flatten().enumerate() {
                 let name = format!("{side}_{}", index + 1);
@@ -225,12 +235,12 @@ mod tests {
     use crate::sql::End;
 
     fn sql(group_by: GroupBy, source: Option<&str>, target: Option<&str>) -> String {
-        EdgeFilter::new(group_by, source, target).unwrap().sql()
+        EdgeFilter::new(group_by, source, target).unwrap().sql().unwrap()
     }
 
     #[test]
     fn an_id_is_equal_columns_and_its_words_are_bound() {
-        assert_eq!(EdgeFilter::default().sql(), "true");
+        assert_eq!(EdgeFilter::default().sql(), None);
         let workload = sql(GroupBy::Workload, Some("workload:shop/Deployment/web"), None);
         assert_eq!(
             workload,
