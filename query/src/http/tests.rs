@@ -15,7 +15,7 @@ async fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// The problem that a request for a graph meets, and whether it says when to come again.
+/// The problem that a request for a comparison of graphs meets, and whether it says when to come again.
 async fn problem(store: SocketAddr, timeout: Duration, at_once: u16) -> (Problem, bool) {
     let store = ClickHouseArgs::at(format!("http://{store}"));
     let metrics = QueryMetrics::new(&Metrics::new());
@@ -26,7 +26,8 @@ async fn problem(store: SocketAddr, timeout: Duration, at_once: u16) -> (Problem
     tokio::spawn(async move { axum::serve(listener, router).await });
     let ask = move || {
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
-        let mut response = agent.get(format!("http://{address}/api/v1/graph")).call().unwrap();
+        let mut response =
+            agent.get(format!("http://{address}/api/v1/diff?base=-1d")).call().unwrap();
         let body = response.body_mut().read_to_string().unwrap();
         (serde_json::from_str(&body).unwrap(), response.headers().contains_key("retry-after"))
     };
@@ -54,7 +55,7 @@ async fn a_store_that_does_not_answer_is_504() {
 #[tokio::test]
 async fn more_than_allowed_at_once_is_429() {
     let (_store, address) = listener().await;
-    let (problem, retry) = problem(address, Duration::from_secs(30), 0).await;
+    let (problem, retry) = problem(address, Duration::from_millis(50), 0).await;
     assert_eq!((problem.status, retry), (429, true));
     assert!(problem.detail.contains("--max-concurrent-queries"), "{}", problem.detail);
 }

@@ -17,5 +17,6 @@ mod investigations;
 mod laws;
 mod panel;
 mod series;
+mod sharing;
 mod tiers;
 mod values;
