@@ -80,11 +80,13 @@ impl<K: Clone + PartialEq, V: Clone, E: Clone> Shared<K, V, E> {
     ) -> Result<(V, Origin), E> {
         let asked = Asked { shared: self, outcome: self.place(key, is_anew()) };
         let mut computed = None;
-        let compute = async {
+        // In boxes, as questions are parts of others: what waits for one is small, however large that is.
+        let compute = Box::pin(compute);
+        let compute = Box::pin(async {
             let Computed { value, keep, bytes } = compute.await?;
             computed = Some((keep, bytes));
             Ok(value)
-        };
+        });
         let value = asked.outcome.get_or_init(|| compute).await.clone()?;
         let Some((keep, bytes)) = computed else { return Ok((value, Origin::Shared)) };
         self.keep(&asked.outcome, keep, bytes);

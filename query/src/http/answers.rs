@@ -72,7 +72,7 @@ impl App {
     pub(super) async fn graph(&self, mut request: GraphRequest) -> Result<Told, Problem> {
         let requested = request.window;
         request.window = self.whole_intervals(requested).await?;
-        let compute = pipeline::graph(&self.store, &request);
+        let compute = Box::pin(pipeline::graph(&self.store, &request));
         let graph = self.shared(&self.answers.graphs, &request, compute).await?;
         Ok(Told { window: asked_for(graph.window, requested), graph })
     }
@@ -80,7 +80,7 @@ impl App {
     pub(super) async fn series(&self, mut request: SeriesRequest) -> Result<TimeSeries, Problem> {
         let requested = request.graph.window;
         request.graph.window = self.whole_intervals(requested).await?;
-        let compute = timeseries::timeseries(&self.store, &request);
+        let compute = Box::pin(timeseries::timeseries(&self.store, &request));
         let series = self.shared(&self.answers.series, &request, compute).await?;
         let window = asked_for(series.window, requested);
         Ok(TimeSeries { window, ..Arc::unwrap_or_clone(series) })
@@ -92,7 +92,7 @@ impl App {
     ) -> Result<CoverageSteps, Problem> {
         let requested = request.window;
         request.window = self.whole_intervals(requested).await?;
-        let compute = coverage::steps(&self.store, &request);
+        let compute = Box::pin(coverage::steps(&self.store, &request));
         let steps = self.shared(&self.answers.coverage, &request, compute).await?;
         let window = asked_for(steps.window, requested);
         Ok(CoverageSteps { window, ..Arc::unwrap_or_clone(steps) })
@@ -101,7 +101,7 @@ impl App {
     pub(super) async fn values(&self, mut request: ValuesRequest) -> Result<Values, Problem> {
         let requested = request.window;
         request.window = self.whole_intervals(requested).await?;
-        let compute = values::values(&self.store, &request);
+        let compute = Box::pin(values::values(&self.store, &request));
         let values = self.shared(&self.answers.values, &request, compute).await?;
         let window = asked_for(values.window, requested);
         Ok(Values { window, ..Arc::unwrap_or_clone(values) })

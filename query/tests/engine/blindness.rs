@@ -147,8 +147,10 @@ fn check(served: &Served, start: u32, runs: &[(u32, u32)], (from, length): (u32,
     }
     let until = ((graph.window.complete_until / 1_000) as u32 - start) / 10;
     let window = from as usize..until as usize;
-    // An agent without any report in the window is not known there.
-    let known = there[from as usize..to as usize].contains(&true);
+    // An agent is known that reported in the window, or by the hour in the three hours before.
+    let known_since = (start + 10 * from).saturating_sub(3 * 3_600) / 3_600 * 3_600;
+    let first_known = known_since.saturating_sub(start) / 10;
+    let known = there[first_known as usize..to as usize].contains(&true);
     let expected: Vec<_> = there[window.clone()].iter().map(|there| known && !there).collect();
     assert_eq!(blind[window.clone()], expected, "{window:?}");
     assert!(!blind[until as usize..].contains(&true));

@@ -29,7 +29,7 @@ fn as_dashboard(mut served: Served) -> Served {
 /// An answer for the window, whose bounds are moved by some milliseconds.
 fn ask(served: &Served, path: &str, moved_ms: i64, pairs: &[(&str, &str)]) -> Answer {
     let at = |second: u32| (i64::from(T0 + second) * 1_000 + moved_ms).to_string();
-    let (from, to) = (at(0), at(59));
+    let (from, to) = (at(0), at(55));
     let window = [("from", from.as_str()), ("to", to.as_str())];
     let answer = served.get(path, &[&window, pairs].concat());
     assert_eq!(answer.status, 200, "{}", answer.body);
