@@ -4,7 +4,6 @@ mod head;
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use flowtrail_service::metrics::Metrics;
+use flowtrail_service::net::names_this_machine;
 use flowtrail_service::serve::serve_router;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -187,16 +187,6 @@ fn refuse_foreign_pages(headers: &HeaderMap, loopback: bool) -> Result<(), Excep
         }
         _ => Ok(()),
     }
-}
-
-/// Whether a Host header holds an address or localhost, with a port or without.
-fn names_this_machine(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    name.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
 }
 
 impl Server {

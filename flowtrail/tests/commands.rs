@@ -129,6 +129,7 @@ fn a_store_that_is_away_says_where_it_was_looked_for() {
         &["http://127.0.0.1:1", "--clickhouse-url"],
     );
     fails_saying(&["graph", "--url", "http://127.0.0.1:1"], &["flowtrail up", "--url"]);
+    fails_saying(&["graph", "--url", "127.0.0.1:8480"], &["--url", "write http://"]);
 }
 
 #[test]

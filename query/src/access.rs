@@ -11,6 +11,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, header};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use flowtrail_service::net::{host_name, names_this_machine};
 use flowtrail_service::secret;
 use thiserror::Error;
 use tokio::time::interval;
@@ -57,6 +58,8 @@ pub enum TokenFileError {
 pub(crate) enum Access {
     /// Everybody sees everything.
     Open,
+    /// Everybody on this machine does, who call it as such or by one of these names.
+    Local(Arc<[String]>),
     /// Only who has a token, and what it allows.
     Tokens(TokenFile),
 }
@@ -83,10 +86,21 @@ impl Access {
         matches!(self, Self::Tokens(_))
     }
 
+    /// Whether this service is who a caller asks, as the Host header says: on loopback and without tokens that
+    /// keeps pages of other sites out.
+    pub(crate) fn is_asked(&self, headers: &HeaderMap) -> bool {
+        let (Self::Local(names), Some(host)) = (self, headers.get(header::HOST)) else {
+            return true;
+        };
+        let host = host.to_str().unwrap_or_default();
+        let is_allowed = |name: &String| name.eq_ignore_ascii_case(host_name(host));
+        names_this_machine(host) || names.iter().any(is_allowed)
+    }
+
     /// What a caller may see; nothing at all without a token that is known.
     pub(crate) fn scope(&self, headers: &HeaderMap) -> Option<Scope> {
         match self {
-            Self::Open => Some(Scope::All),
+            Self::Open | Self::Local(_) => Some(Scope::All),
             Self::Tokens(file) => {
                 let given = given(headers)?;
                 let tokens =

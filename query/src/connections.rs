@@ -71,8 +71,8 @@ async fn page(
     let more = page.len() > request.limit;
     page.truncate(request.limit);
     let next = page.last().filter(|_| more).map(|last| {
-        let (window, order) = (request.window, request.order);
-        Cursor { window, order, rank: last.rank, key: last.key.into() }.to_string()
+        let ConnectionsRequest { question, window, order, .. } = *request;
+        Cursor { question, window, order, rank: last.rank, key: last.key.into() }.to_string()
     });
     let joined = observed(store, request, bounds, &page).await?;
     let evidence = evidence(store, &request.filter.scope, bounds, &joined).await?;

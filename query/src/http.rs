@@ -4,6 +4,8 @@
 //! request ─ measure ─ guard ─ uniform ─ catch panics ─ compress ─ conditional ─ route
 //! ```
 
+mod admission;
+mod answers;
 mod asked;
 mod caching;
 mod door;
@@ -14,24 +16,26 @@ use std::time::{Duration, Instant};
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{MatchedPath, Path, Request, State};
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tracing::error;
 
+use self::admission::Admission;
+use self::answers::{Answers, Told};
 pub(crate) use self::asked::Asked;
 use self::caching::Answer;
 use crate::access::Access;
 use crate::answer::Graph;
+use crate::call::Call;
 use crate::connections::{self, Connections};
-use crate::coverage::{self, CoverageSteps};
+use crate::coverage::CoverageSteps;
 use crate::diff::{self, Diff};
 use crate::infinity;
 use crate::metrics::QueryMetrics;
@@ -41,11 +45,10 @@ use crate::params::{
     ConnectionsRequest, CoverageRequest, DiffRequest, GraphRequest, NodeGraphRequest,
     SeriesRequest, Stat, ValuesRequest,
 };
-use crate::pipeline;
 use crate::problem::Problem;
 use crate::store::{Store, StoreError};
-use crate::timeseries::{self, TimeSeries};
-use crate::values::{self, Values};
+use crate::timeseries::TimeSeries;
+use crate::values::Values;
 
 /// What the routes share.
 #[derive(Clone)]
@@ -53,8 +56,8 @@ pub(crate) struct App {
     store: Store,
     metrics: QueryMetrics,
     timeout: Duration,
-    /// Graphs that may still be started: bounds what answers take here and in ClickHouse.
-    permits: Arc<Semaphore>,
+    admission: Admission,
+    answers: Answers,
 }
 
 /// The routes of the API, and those of operations, behind one door.
@@ -101,33 +104,35 @@ impl App {
         timeout: Duration,
         at_once: u16,
     ) -> Self {
-        Self { store, metrics, timeout, permits: Arc::new(Semaphore::new(at_once.into())) }
-    }
-
-    async fn graph(&self, request: &GraphRequest) -> Result<Graph, Problem> {
-        self.within_limits(pipeline::graph(&self.store, request)).await
+        let admission = Admission::new(at_once, timeout);
+        Self { store, metrics, timeout, admission, answers: Answers::default() }
     }
 
     /// A graph for a panel that takes a bare array, what it is ranked by, and whether it is settled.
-    async fn panel(&self, asked: Asked) -> Result<(Graph, Stat, bool), Problem> {
+    async fn panel(&self, asked: Asked) -> Result<(Arc<Graph>, Stat, bool), Problem> {
         let when = asked.when();
         let request = GraphRequest::parse(asked, when.now_ms)?;
-        let graph = self.graph(&request).await?;
-        let settled = when.is_settled(&graph.window, &graph.coverage);
-        Ok((graph, request.stat, settled))
+        let stat = request.stat;
+        let Told { window, graph } = self.graph(request).await?;
+        let settled = when.is_settled(&window, &graph.coverage);
+        Ok((graph, stat, settled))
     }
 
-    /// Computes an answer if it may be started now and is there in time.
+    /// Computes an answer once it may be started, if it is there in time.
     async fn within_limits<T>(
         &self,
         answer: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, Problem> {
-        let Ok(_permit) = self.permits.try_acquire() else {
-            let detail = "as many graphs as allowed are being computed; try again in a moment, \
-                          or raise --max-concurrent-queries";
-            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail));
-        };
+        let _permit = self.admission.enter().await?;
         let _running = self.metrics.running();
+        self.in_time(answer).await
+    }
+
+    /// An answer, if it is there in time.
+    async fn in_time<T>(
+        &self,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, Problem> {
         match timeout(self.timeout, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(failure)) => Err(store_problem(&failure)),
@@ -136,10 +141,10 @@ impl App {
     }
 }
 
-async fn graph(State(app): State<App>, asked: Asked) -> Result<Answer<Graph>, Problem> {
+async fn graph(State(app): State<App>, asked: Asked) -> Result<Answer<Told>, Problem> {
     let when = asked.when();
-    let body = app.graph(&GraphRequest::parse(asked, when.now_ms)?).await?;
-    Ok(Answer { settled: when.is_settled(&body.window, &body.coverage), body })
+    let body = app.graph(GraphRequest::parse(asked, when.now_ms)?).await?;
+    Ok(Answer { settled: when.is_settled(&body.window, &body.graph.coverage), body })
 }
 
 async fn panel_nodes(
@@ -164,14 +169,14 @@ async fn coverage_steps(
 ) -> Result<Answer<CoverageSteps>, Problem> {
     let when = asked.when();
     let request = CoverageRequest::parse(asked, when.now_ms)?;
-    let body = app.within_limits(coverage::steps(&app.store, &request)).await?;
+    let body = app.coverage(request).await?;
     Ok(Answer { settled: when.is_settled(&body.window, &body.coverage), body })
 }
 
 async fn timeseries(State(app): State<App>, asked: Asked) -> Result<Answer<TimeSeries>, Problem> {
     let when = asked.when();
     let request = SeriesRequest::parse(asked, when.now_ms)?;
-    let body = app.within_limits(timeseries::timeseries(&app.store, &request)).await?;
+    let body = app.series(request).await?;
     Ok(Answer { settled: when.is_settled(&body.window, &body.coverage), body })
 }
 
@@ -190,7 +195,7 @@ async fn choices(
         of.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
     let when = asked.when();
     let request = ValuesRequest::parse(&of, asked, when.now_ms)?;
-    let body = app.within_limits(values::values(&app.store, &request)).await?;
+    let body = app.values(request).await?;
     Ok(Answer { settled: when.is_settled(&body.window, &body.coverage), body })
 }
 
@@ -212,8 +217,8 @@ async fn nodegraph_data(
 ) -> Result<Answer<nodegraph::Data>, Problem> {
     let when = asked.when();
     let request = NodeGraphRequest::parse(asked, when.now_ms)?;
-    let graph = app.graph(&request.graph).await?;
-    let settled = when.is_settled(&graph.window, &graph.coverage);
+    let Told { window, graph } = app.graph(request.graph).await?;
+    let settled = when.is_settled(&window, &graph.coverage);
     Ok(Answer { body: nodegraph::data(&graph, request.stats_type), settled })
 }
 
@@ -235,10 +240,22 @@ async fn wrong_method() -> Problem {
 async fn measure(State(metrics): State<QueryMetrics>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let response = next.run(request).await;
-    let route = route.as_ref().map(MatchedPath::as_str);
-    metrics.answered(route, response.status().as_u16(), started.elapsed());
+    let call = Call::new(asks_anew(request.headers()));
+    let mut response = call.answer(next.run(request)).await;
+    let (route, took) = (route.as_ref().map(MatchedPath::as_str), started.elapsed());
+    metrics.answered(route, response.status().as_u16(), took);
+    if let Ok(timing) = HeaderValue::from_str(&call.header(took)) {
+        response.headers_mut().insert("server-timing", timing);
+    }
     response
+}
+
+/// Whether a caller wants no answer that is kept (RFC 9111, 5.2.1.4): to see what is there this instant.
+fn asks_anew(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::CACHE_CONTROL).iter();
+    let mut words =
+        values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    words.any(|word| word.trim().eq_ignore_ascii_case("no-cache"))
 }
 
 /// What the caller is told of a store's failure; the log has the store's own words.

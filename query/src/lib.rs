@@ -9,6 +9,7 @@
 
 mod access;
 mod answer;
+mod call;
 mod connections;
 mod coverage;
 mod diff;
@@ -28,6 +29,7 @@ mod problem;
 mod query;
 mod reports;
 mod scope;
+mod shared;
 mod sql;
 mod store;
 mod timeseries;

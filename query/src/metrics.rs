@@ -8,12 +8,15 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
+use crate::shared::Origin;
+
 /// Requests by route and outcome. Routes are ours, so labels are few.
 #[derive(Clone, Debug)]
 pub(crate) struct QueryMetrics {
     requests: Family<RequestLabels, Counter>,
     duration: Family<RouteLabel, Histogram>,
     running: Gauge,
+    answers: Family<SourceLabel, Counter>,
 }
 
 /// A graph being computed, until dropped: also when its caller has gone.
@@ -36,6 +39,11 @@ struct RouteLabel {
     route: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabel {
+    source: &'static str,
+}
+
 impl QueryMetrics {
     pub(crate) fn new(metrics: &flowtrail_service::metrics::Metrics) -> Self {
         // From an empty store's answer to the default timeout.
@@ -44,9 +52,10 @@ impl QueryMetrics {
             requests: Family::default(),
             duration: Family::new_with_constructor(seconds),
             running: Gauge::default(),
+            answers: Family::default(),
         };
         metrics.register(|registry| {
-            let Self { requests, duration, running } = new.clone();
+            let Self { requests, duration, running, answers } = new.clone();
             registry.register("query_requests", "Requests answered, by route and status", requests);
             registry.register(
                 "query_request_duration_seconds",
@@ -54,6 +63,11 @@ impl QueryMetrics {
                 duration,
             );
             registry.register("query_running", "Graphs being computed now", running);
+            registry.register(
+                "query_answers",
+                "Answers that may be shared, by whether they were computed or were there already",
+                answers,
+            );
         });
         new
     }
@@ -62,6 +76,15 @@ impl QueryMetrics {
     pub(crate) fn running(&self) -> Running {
         self.running.inc();
         Running(self.running.clone())
+    }
+
+    /// Counts where an answer came from.
+    pub(crate) fn came_from(&self, origin: Origin) {
+        let source = match origin {
+            Origin::Computed => "computed",
+            Origin::Shared => "shared",
+        };
+        self.answers.get_or_create(&SourceLabel { source }).inc();
     }
 
     /// Counts an answer. `route` is the route's pattern, none for a path that is not ours.

@@ -132,6 +132,7 @@ fn question(summary: &str, parameters: Vec<Value>, answer: &Value) -> Value {
     found["headers"] = json!({
         "Cache-Control": { "description": "Whether it may be kept: on complete windows of the past", "schema": { "type": "string" } },
         "ETag": { "description": "Of an answer that may be kept", "schema": { "type": "string" } },
+        "Server-Timing": { "description": "What it took, milliseconds: total; clickhouse, of that; queue, waiting before. shared: it was there", "schema": { "type": "string" } },
     });
     let mut responses = Map::new();
     responses.insert("200".to_owned(), found);
@@ -139,7 +140,7 @@ fn question(summary: &str, parameters: Vec<Value>, answer: &Value) -> Value {
         "304".to_owned(),
         json!({ "description": "The caller has the answer (If-None-Match)" }),
     );
-    for status in ["400", "401", "414", "422", "429", "500", "503", "504"] {
+    for status in ["400", "401", "414", "421", "422", "429", "500", "503", "504"] {
         responses.insert(status.to_owned(), json!({ "$ref": "#/components/responses/Problem" }));
     }
     json!({ "summary": summary, "parameters": parameters, "responses": responses, "security": security() })

@@ -145,7 +145,7 @@ words! {
 }
 
 /// What graph to make.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GraphRequest {
     pub(crate) window: Requested,
     pub(crate) group_by: GroupBy,

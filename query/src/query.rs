@@ -44,7 +44,8 @@ pub struct Config {
     #[arg(long, env = "FLOWTRAIL_QUERY_TIMEOUT", default_value = "30s", value_parser = duration, value_name = "DURATION", help_heading = "Query")]
     pub query_timeout: Duration,
 
-    /// Graphs computed at the same time; further requests are told to come again (HTTP 429).
+    /// Answers computed at the same time; further ones wait their turn, 200 of them and 10s at most, else they are told
+    /// to come again (HTTP 429). What is asked by several at once is computed once.
     #[arg(
         long,
         env = "FLOWTRAIL_MAX_CONCURRENT_QUERIES",
@@ -97,6 +98,21 @@ pub struct Config {
         help_heading = "Query"
     )]
     pub no_tokens: bool,
+
+    /// Another name that this service is called by where it listens on loopback and takes no tokens: repeated, or
+    /// separated by commas.
+    ///
+    /// Requests must then name localhost, an address, or one of these in their Host header. This keeps pages of other
+    /// sites, open in a browser on this machine, from reading what is here (DNS rebinding). A proxy in front that
+    /// passes its own name on needs it.
+    #[arg(
+        long,
+        env = "FLOWTRAIL_ALLOWED_HOST",
+        value_delimiter = ',',
+        value_name = "NAME",
+        help_heading = "Query"
+    )]
+    pub allowed_host: Vec<String>,
 }
 
 impl Default for Config {
@@ -110,6 +126,7 @@ impl Default for Config {
             query_max_rows: 1_000_000_000,
             token_file: None,
             no_tokens: false,
+            allowed_host: Vec::new(),
         }
     }
 }
@@ -170,7 +187,10 @@ impl Query {
         }
         let access = match &config.token_file {
             Some(path) => Access::of_file(path.clone())?,
-            None if config.no_tokens || config.listen.ip().is_loopback() => Access::Open,
+            None if config.listen.ip().is_loopback() => {
+                Access::Local(config.allowed_host.clone().into())
+            }
+            None if config.no_tokens => Access::Open,
             None => return Err(QueryError::Open(config.listen)),
         };
         let limits = Limits {

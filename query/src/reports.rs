@@ -7,6 +7,9 @@ use crate::window::{Bounds, ms};
 /// An agent whose last report is this much older than the newest of all is gone, and not late:
 /// longer than a rolling update of ingest takes. Seconds.
 pub(crate) const GONE_AFTER_S: u32 = 300;
+/// An agent that has last reported so long before a window, or more, is not missed in it: its node has gone, most
+/// likely. Seconds; whole hours are looked at.
+pub(crate) const KNOWN_FOR_S: u32 = 3 * 3_600;
 /// Blind spots listed in an answer, the longest: what a person reads.
 pub(crate) const MAX_BLIND_SPOTS: usize = 100;
 
@@ -23,6 +26,10 @@ pub(crate) struct Reports {
     pub(crate) is_whole: bool,
     /// Agents that reported on the window, by name.
     pub(crate) agents: Vec<String>,
+    /// Agents that reported before the window ([`KNOWN_FOR_S`]) and not in it, by name.
+    pub(crate) silent: Vec<String>,
+    /// The window's start, seconds since the epoch.
+    from_s: u32,
 }
 
 impl Reports {
@@ -38,8 +45,12 @@ impl Reports {
 
         let mut is_whole = true;
         let mut coverage = Coverage::default();
-        let mut agents = Vec::new();
-        for row in rows.into_iter().filter(|row| row.intervals > 0) {
+        let (mut agents, mut silent) = (Vec::new(), Vec::new());
+        for row in rows {
+            if row.intervals == 0 {
+                silent.extend(row.before.then_some(row.agent));
+                continue;
+            }
             let until_s = reported_until(&row).clamp(bounds.from_s, bounds.to_s);
             is_whole &= until_s >= complete_until_s
                 && row.intervals >= u64::from((until_s - bounds.from_s) / bounds.interval_s)
@@ -53,19 +64,30 @@ impl Reports {
         }
         coverage.share = share(coverage.intervals_reported, coverage.intervals_expected);
         agents.sort_unstable();
-        Self { coverage, complete_until_s, due_s, is_whole, agents }
+        silent.sort_unstable();
+        let from_s = bounds.from_s;
+        Self { coverage, complete_until_s, due_s, is_whole, agents, silent, from_s }
     }
 
     /// The coverage with its blind spots: the longest of them, in order of time. `None` is too many to tell.
     pub(crate) fn with_blind_spots(self, rows: Option<Vec<BlindRow>>) -> Coverage {
-        let Some(rows) = rows else {
+        let Some(mut rows) = rows else {
             return Coverage { more_blind_spots: true, ..self.coverage };
         };
         let cut = |row: &BlindRow| row.holes.len().max(row.drops.len()) > MAX_BLIND_SPOTS;
         let more = rows.iter().any(cut);
         let known = |agent: &str| self.agents.iter().any(|known| known == agent);
-        let mut blind_spots: Vec<_> =
-            rows.into_iter().filter(|row| known(&row.agent)).flat_map(spots).collect();
+        rows.retain(|row| known(&row.agent));
+        // What is not complete yet may still be told of.
+        let hole = (self.from_s, self.complete_until_s);
+        let silent = self.silent.iter().filter(|_| hole.0 < hole.1);
+        rows.extend(silent.map(|agent| BlindRow {
+            agent: agent.clone(),
+            node: String::new(),
+            holes: vec![hole],
+            drops: Vec::new(),
+        }));
+        let mut blind_spots: Vec<_> = rows.into_iter().flat_map(spots).collect();
         // Stable, so that equals stay in order of time.
         blind_spots.sort_by_key(|spot| (spot.from, spot.agent.clone()));
         blind_spots.sort_by_key(|spot| std::cmp::Reverse(spot.to - spot.from));
@@ -109,14 +131,21 @@ mod tests {
 
     const BOUNDS: Bounds = Bounds { from_s: 6_000, to_s: 6_060, resolution_s: 10, interval_s: 10 };
 
-    fn agent(reported_until_s: u64, intervals: u64) -> CoverageRow {
+    fn agent_of(reported_until_s: u64, intervals: u64) -> CoverageRow {
         let agent = format!("a{reported_until_s}");
-        CoverageRow { agent, reported_until_s, intervals, packets_dropped: 1, records_dropped: 2 }
+        CoverageRow {
+            agent,
+            reported_until_s,
+            intervals,
+            packets_dropped: 1,
+            records_dropped: 2,
+            before: reported_until_s <= 6_000,
+        }
     }
 
     #[test]
     fn the_slowest_live_agent_says_until_when_the_data_is_complete() {
-        let reports = Reports::of(vec![agent(6_050, 5), agent(6_040, 4)], BOUNDS);
+        let reports = Reports::of(vec![agent_of(6_050, 5), agent_of(6_040, 4)], BOUNDS);
         assert_eq!((reports.complete_until_s, reports.is_whole), (6_040, false));
         let coverage = &reports.coverage;
         let counted = (coverage.agents, coverage.intervals_expected, coverage.intervals_reported);
@@ -127,7 +156,7 @@ mod tests {
 
     #[test]
     fn an_agent_that_is_gone_holds_nothing_back() {
-        let reports = Reports::of(vec![agent(6_350, 6), agent(6_030, 3)], BOUNDS);
+        let reports = Reports::of(vec![agent_of(6_350, 6), agent_of(6_030, 3)], BOUNDS);
         assert_eq!(reports.complete_until_s, 6_060);
         let coverage = reports.coverage;
         assert_eq!((coverage.intervals_expected, coverage.intervals_reported), (12, 9));
@@ -138,13 +167,13 @@ mod tests {
         let clean = |reported_until_s: u64, intervals| CoverageRow {
             packets_dropped: 0,
             records_dropped: 0,
-            ..agent(reported_until_s, intervals)
+            ..agent_of(reported_until_s, intervals)
         };
         let is_whole = |rows| Reports::of(rows, BOUNDS).is_whole;
         assert!(is_whole(vec![clean(6_050, 5), clean(6_040, 4)]));
         assert!(!is_whole(vec![clean(6_050, 4), clean(6_040, 4)]));
         assert!(!is_whole(vec![clean(6_360, 6), clean(6_040, 4)]), "it is gone");
-        assert!(!is_whole(vec![agent(6_060, 6)]), "it dropped packets");
+        assert!(!is_whole(vec![agent_of(6_060, 6)]), "it dropped packets");
     }
 
     #[test]
@@ -155,9 +184,31 @@ mod tests {
             complete_until_s: start_s,
             due_s: start_s,
             is_whole: true,
+            from_s: start_s,
             ..Reports::default()
         };
         assert_eq!(reports, none);
+    }
+
+    #[test]
+    fn who_is_silent_all_the_window_was_blind_as_far_as_it_is_complete() {
+        let spots = |rows| {
+            let coverage = Reports::of(rows, BOUNDS).with_blind_spots(Some(Vec::new()));
+            let told = |spot: &BlindSpot| (spot.agent.clone(), spot.from, spot.to);
+            coverage.blind_spots.iter().map(told).collect::<Vec<_>>()
+        };
+        let before =
+            |agent: &str| CoverageRow { agent: agent.to_owned(), before: true, ..agent_of(0, 0) };
+        let there = || agent_of(6_040, 4);
+        assert_eq!(
+            spots(vec![before("lost"), there()]),
+            [("lost".to_owned(), ms(6_000), ms(6_040))]
+        );
+        // It may just be late: then nothing is complete.
+        assert_eq!(spots(vec![agent_of(5_990, 0), there()]), []);
+        // One that came later was not there, and nobody is told apart where nobody reported.
+        assert_eq!(spots(vec![agent_of(6_090, 0), there()]), []);
+        assert_eq!(spots(vec![before("lost")]), []);
     }
 
     #[test]

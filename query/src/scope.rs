@@ -18,7 +18,7 @@ use clickhouse::Client;
 use clickhouse::query::Query;
 
 /// Whose rows a caller may see. By default nobody's: who forgets to ask gets nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Scope {
     /// All.
     All,

@@ -5,19 +5,21 @@ mod evidence;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use clickhouse::Row;
 use clickhouse::query::Query;
+use clickhouse::{Row, RowOwned, RowRead};
 use flowtrail_schema::sql::Retention;
 use flowtrail_service::store::{self, ClickHouseArgs};
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::call::Statement;
 use crate::filter::Filter;
 use crate::params::{GraphRequest, GroupBy, ValuesRequest};
 use crate::planner::{Held, Plan, Tier, plan};
-use crate::reports::{GONE_AFTER_S, Reports};
+use crate::reports::{GONE_AFTER_S, KNOWN_FOR_S, Reports};
 use crate::scope::{Scope, Tables};
-use crate::sql::{self, Detail, EdgeRow, Kept, OpenRow, RankedRow};
+use crate::shared::{Computed, MOMENT, Shared};
+use crate::sql::{self, BlindRow, Detail, EdgeRow, Kept, OpenRow, RankedRow};
 use crate::values;
 use crate::window::{Bounds, Requested, resolution_s};
 pub(crate) use evidence::Range;
@@ -33,6 +35,8 @@ const MAX_STATEMENT_BYTES: &str = "8388608";
 /// On a cluster, a replica that is so many seconds behind is not asked while there is another: its reports
 /// could be there before its rows.
 const MAX_REPLICA_DELAY_S: &str = "5";
+/// What is kept of agents' reports for a moment takes so many bytes at most; and of blind spots likewise.
+const MAX_KEPT_BYTES: usize = 8 << 20;
 /// How long it is remembered since when tiers are whole: retention moves that by a day at a time.
 const HELD_FOR: Duration = Duration::from_secs(60);
 
@@ -45,38 +49,39 @@ pub(crate) struct Limits {
 }
 
 /// What goes wrong between a request and the store.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub(crate) enum StoreError {
     /// No answer at all.
     #[error("cannot reach ClickHouse")]
-    Away(#[source] clickhouse::error::Error),
+    Away(#[source] Arc<clickhouse::error::Error>),
     /// ClickHouse has as many statements under way as it takes.
     #[error("ClickHouse is busy")]
-    Busy(#[source] clickhouse::error::Error),
+    Busy(#[source] Arc<clickhouse::error::Error>),
     /// The statement took too long.
     #[error("ClickHouse took too long")]
-    TooSlow(#[source] clickhouse::error::Error),
+    TooSlow(#[source] Arc<clickhouse::error::Error>),
     /// The statement needed too much memory, or its answer is too long.
     #[error("the question is too large")]
-    TooLarge(#[source] clickhouse::error::Error),
+    TooLarge(#[source] Arc<clickhouse::error::Error>),
     /// The statement would read more rows than it may.
     #[error("the question reads too much")]
-    ReadsTooMuch(#[source] clickhouse::error::Error),
+    ReadsTooMuch(#[source] Arc<clickhouse::error::Error>),
     /// A regular expression that re2 does not take.
     #[error("ClickHouse does not take the regular expression")]
-    Pattern(#[source] clickhouse::error::Error),
+    Pattern(#[source] Arc<clickhouse::error::Error>),
     /// ClickHouse does not say how long rows are kept.
     #[error("cannot ask how long rows are kept")]
-    Retention(#[from] store::StoreError),
+    Retention(#[source] Arc<store::StoreError>),
     /// Anything else: a defect here or there.
     #[error("ClickHouse refused the statement")]
-    Refused(#[source] clickhouse::error::Error),
+    Refused(#[source] Arc<clickhouse::error::Error>),
 }
 
 impl From<clickhouse::error::Error> for StoreError {
     fn from(error: clickhouse::error::Error) -> Self {
         use clickhouse::error::Error;
-        match &error {
+        let error = Arc::new(error);
+        match &*error {
             Error::Network(_) => Self::Away(error),
             Error::TimedOut => Self::TooSlow(error),
             // The numbers are ClickHouse's ErrorCodes.cpp.
@@ -95,6 +100,12 @@ impl From<clickhouse::error::Error> for StoreError {
     }
 }
 
+impl From<store::StoreError> for StoreError {
+    fn from(error: store::StoreError) -> Self {
+        Self::Retention(Arc::new(error))
+    }
+}
+
 /// The number in `Code: 241. DB::Exception: …`.
 fn exception_code(text: &str) -> Option<u32> {
     let digits = text.split_once("Code: ")?.1;
@@ -110,6 +121,11 @@ pub(crate) struct Store {
     tables: Tables,
     /// Since when each tier is whole, and when that was asked.
     held: Arc<Mutex<Option<(Held, Instant)>>>,
+    /// Lengths of intervals by the minutes of a window's bounds: all of a dashboard's panels ask for the same.
+    intervals: Shared<(u32, u32), u32, StoreError>,
+    /// What agents reported on a window, and when they were blind, likewise.
+    reports: Shared<(Bounds, Scope), Reports, StoreError>,
+    blind_spots: Shared<(Bounds, Scope), Option<Vec<BlindRow>>, StoreError>,
 }
 
 impl Store {
@@ -127,7 +143,14 @@ impl Store {
             .with_setting("max_replica_delay_for_distributed_queries", MAX_REPLICA_DELAY_S)
             .with_setting("cancel_http_readonly_queries_on_client_close", "1");
         let tables = Tables::new(client, &args.clickhouse_database);
-        Self { args: args.clone(), tables, held: Arc::default() }
+        Self {
+            args: args.clone(),
+            tables,
+            held: Arc::default(),
+            intervals: Shared::new(MAX_KEPT_BYTES),
+            reports: Shared::new(MAX_KEPT_BYTES),
+            blind_spots: Shared::new(MAX_KEPT_BYTES),
+        }
     }
 
     /// How to compute a window.
@@ -142,19 +165,23 @@ impl Store {
     }
 
     /// What no interval at a window's bounds straddles multiples of, in seconds.
-    async fn interval_s(&self, requested: Requested) -> Result<u32, StoreError> {
+    pub(crate) async fn interval_s(&self, requested: Requested) -> Result<u32, StoreError> {
         #[derive(Row, Deserialize)]
         struct Length {
             interval_s: u8,
         }
         // Intervals divide minutes, so none that a bound is in reaches beyond its minute.
         let minute = |time_ms: i64| (time_ms / 60_000 * 60) as u32;
-        let query = self.tables.ask_for_all(sql::INTERVAL_LENGTHS);
-        let query = query.param("first", minute(requested.from_ms));
-        let query = query.param("last", minute(requested.to_ms - 1));
-        let lengths: Vec<Length> = query.fetch_all().await?;
-        let lengths: Vec<_> = lengths.iter().map(|length| length.interval_s).collect();
-        Ok(resolution_s(&lengths))
+        let (first, last) = (minute(requested.from_ms), minute(requested.to_ms - 1));
+        let lengths = async {
+            let query = self.tables.ask_for_all(sql::INTERVAL_LENGTHS);
+            let lengths: Vec<Length> =
+                rows(query.param("first", first).param("last", last)).await?;
+            let lengths: Vec<_> = lengths.iter().map(|length| length.interval_s).collect();
+            let value = resolution_s(&lengths);
+            Ok(Computed { value, keep: MOMENT, bytes: size_of_val(&value) })
+        };
+        Ok(self.intervals.get(&(first, last), lengths).await?.0)
     }
 
     /// Since when each tier is whole.
@@ -164,7 +191,10 @@ impl Store {
             return Ok(held);
         }
         let query = self.tables.ask_for_all(sql::EARLIEST);
-        let query = query.fetch_one::<(u32, u32, u32, u32, u32)>();
+        let query = async {
+            let _statement = Statement::sent();
+            query.fetch_one::<(u32, u32, u32, u32, u32)>().await
+        };
         let (earliest, retention) = tokio::join!(query, self.args.retention());
         let (now_s, raw, minutes, hours, days) = earliest?;
         let Retention { flows, minutes: of_minutes, hours: of_hours, .. } = retention?;
@@ -186,13 +216,24 @@ impl Store {
         bounds: Bounds,
     ) -> Result<Reports, StoreError> {
         let (first_hour, end_hour) = whole_hours(bounds);
-        let query = self.tables.ask(scope, sql::COVERAGE);
-        let query = query.param("from", bounds.from_s).param("to", bounds.to_s);
-        let query = query.param("first_hour", first_hour).param("end_hour", end_hour);
-        let query = query
-            .param("since", bounds.from_s.saturating_sub(GONE_AFTER_S))
-            .param("until", bounds.to_s.saturating_add(GONE_AFTER_S));
-        Ok(Reports::of(query.fetch_all().await?, bounds))
+        let reports = async {
+            let query = self.tables.ask(scope, sql::COVERAGE);
+            let query = query.param("from", bounds.from_s).param("to", bounds.to_s);
+            let query = query.param("first_hour", first_hour).param("end_hour", end_hour);
+            let query = query
+                .param("since", bounds.from_s.saturating_sub(GONE_AFTER_S))
+                .param("until", bounds.to_s.saturating_add(GONE_AFTER_S))
+                .param("known_since", bounds.from_s.saturating_sub(KNOWN_FOR_S) / 3_600 * 3_600);
+            let value = Reports::of(rows(query).await?, bounds);
+            let bytes = value
+                .agents
+                .iter()
+                .chain(&value.silent)
+                .map(|agent| size_of::<String>() + agent.len())
+                .sum();
+            Ok(Computed { value, keep: MOMENT, bytes })
+        };
+        Ok(self.reports.get(&(bounds, scope.clone()), reports).await?.0)
     }
 
     /// Which edges of a window stay as its request says; `None` if all do, or if that cannot be told before
@@ -207,7 +248,7 @@ impl Store {
         let ranked = sql::ranked(*group_by, detail, &filter.sql(), plan, *stat, limit + 1);
         let Some(statement) = ranked.filter(|_| !filter.q.reads_sums()) else { return Ok(None) };
         let query = filter.bind(self.tables.ask(&filter.scope, &statement));
-        let ranked: Vec<RankedRow> = query.fetch_all().await?;
+        let ranked: Vec<RankedRow> = rows(query).await?;
         Ok(Kept::of(&ranked, limit))
     }
 
@@ -221,7 +262,7 @@ impl Store {
     ) -> Result<Vec<EdgeRow>, StoreError> {
         let detail = Detail::of(group_by, filter);
         let statement = sql::edges(group_by, detail, &filter.sql(), plan, kept);
-        Ok(filter.bind(self.ask_long(filter, &statement)).fetch_all().await?)
+        rows(filter.bind(self.ask_long(filter, &statement))).await
     }
 
     /// A question that perhaps names the edges that stay.
@@ -242,7 +283,7 @@ impl Store {
             return Ok(Vec::new());
         }
         let statement = sql::open_at(group_by, &filter.sql(), instants, kept);
-        Ok(filter.bind(self.ask_long(filter, &statement)).fetch_all().await?)
+        rows(filter.bind(self.ask_long(filter, &statement))).await
     }
 
     /// The connections open when a row of a rollup begins, as that tells.
@@ -256,7 +297,7 @@ impl Store {
     ) -> Result<Vec<OpenRow>, StoreError> {
         let detail = Detail::of(group_by, filter);
         let statement = sql::open_at_boundary(group_by, detail, &filter.sql(), tier, at_s, kept);
-        Ok(filter.bind(self.ask_long(filter, &statement)).fetch_all().await?)
+        rows(filter.bind(self.ask_long(filter, &statement))).await
     }
 
     /// Namespace, name and connections of what there is to choose from, and one more than `limit` if there is.
@@ -266,8 +307,22 @@ impl Store {
         plan: &Plan,
     ) -> Result<Vec<(String, String, u64)>, StoreError> {
         let query = self.tables.ask(&request.scope, &values::sql(request, plan));
-        Ok(values::bind(request, query).fetch_all().await?)
+        rows(values::bind(request, query)).await
     }
+}
+
+/// All rows of an answer. ClickHouse's time is until the first of them: what is left is reading them.
+async fn rows<T: RowOwned + RowRead>(query: Query) -> Result<Vec<T>, StoreError> {
+    let statement = Statement::sent();
+    let mut cursor = query.fetch::<T>()?;
+    let mut next = cursor.next().await;
+    drop(statement);
+    let mut rows = Vec::new();
+    while let Some(row) = next? {
+        rows.push(row);
+        next = cursor.next().await;
+    }
+    Ok(rows)
 }
 
 /// The whole hours of a window, from the first's start to the last's end; none where these are equal.

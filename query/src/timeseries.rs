@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::answer::{Coverage, StatValue, Window};
 use crate::graph::{Face, Measure};
 use crate::params::{SeriesRequest, Split, SplitSide, Stat};
-use crate::planner::Tier;
+use crate::planner::{Tier, plan};
 use crate::reports::share;
 use crate::sql::{Places, ReportSource, SeriesRow, StatSums, StepRow, TotalRow};
 use crate::store::{Store, StoreError};
@@ -104,7 +104,7 @@ pub(crate) async fn timeseries(
     let told = async {
         let totals = match request.split {
             Split::None => Vec::new(),
-            _ => store.totals(request, tier, steps).await?,
+            _ => store.totals(request, &plan(steps.requested(), interval_s, &held)).await?,
         };
         let (series, places) = ranked(request, totals);
         let rows = store.series(request, tier, steps, &places).await?;

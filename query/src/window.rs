@@ -1,5 +1,7 @@
 //! The window: what was asked for, and what is computed for it. Pure; times are arguments.
 
+use flowtrail_service::instant::MAX_INSTANT_MS;
+
 use crate::answer::Window;
 
 mod steps;
@@ -15,6 +17,16 @@ const DEFAULT_INTERVAL_S: u32 = 10;
 pub(crate) struct Requested {
     pub(crate) from_ms: i64,
     pub(crate) to_ms: i64,
+}
+
+impl Requested {
+    /// Widened to the whole intervals that it touches, of `interval_s`.
+    pub(crate) fn whole(self, interval_s: u32) -> Self {
+        let interval_ms = ms(interval_s);
+        let floor = |time_ms: i64| time_ms / interval_ms * interval_ms;
+        let to_ms = (floor(self.to_ms - 1) + interval_ms).min(MAX_INSTANT_MS);
+        Self { from_ms: floor(self.from_ms), to_ms }
+    }
 }
 
 /// `[from, to)` as it is computed; seconds since the epoch.

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
-use rustls::crypto::ring;
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
+use rustls_native_certs::CertificateResult;
 use tracing::warn;
 
 use crate::secret::{Secret, read};
@@ -68,6 +69,21 @@ pub fn key_file(path: &str) -> Result<Secret, String> {
     }
 }
 
+/// The certificate authorities that the system trusts, and those given.
+pub fn trusted(given: Option<&Certificates>) -> Vec<CertificateDer<'static>> {
+    let CertificateResult { mut certs, errors, .. } = rustls_native_certs::load_native_certs();
+    certs.extend(given.iter().flat_map(|given| given.parsed.iter().cloned()));
+    if certs.is_empty() {
+        warn!(?errors, "this system trusts no certificate authority: name one with a CA file");
+    }
+    certs
+}
+
+/// What TLS is computed with.
+pub fn cryptography() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
 /// Connects with TLS where the URL says https. Trusts the system's authorities and those given.
 ///
 /// # Errors
@@ -76,16 +92,8 @@ pub(crate) fn connector(
     authorities: Option<&Certificates>,
 ) -> Result<HttpsConnector<HttpConnector>, rustls::Error> {
     let mut roots = RootCertStore::empty();
-    let system = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(system.certs);
-    if let Some(authorities) = authorities {
-        roots.add_parsable_certificates(authorities.parsed.iter().cloned());
-    }
-    if roots.is_empty() {
-        let errors = system.errors;
-        warn!(?errors, "this system trusts no certificate authority: name one with a CA file");
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    roots.add_parsable_certificates(trusted(authorities));
+    let config = ClientConfig::builder_with_provider(cryptography())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
@@ -100,7 +108,7 @@ pub(crate) fn connector(
 }
 
 /// What TLS says of a failure, if it is one of TLS.
-pub(crate) fn failure(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+pub fn failure(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {

@@ -4,13 +4,17 @@
 //! ```text
 //!  history (flows.sql, coverage.sql) ── engine ─┬─ law (graphs are what the rows add up to)
 //!                                               ├─ rounds (question → `flowtrail query`; caches; events) ─┐
+//!                                               ├─ overhead (what the service adds to ClickHouse's time) ─┤
+//!                                               ├─ dashboards (fifty people look at some) ────────────────┤
 //!                                               └─ disk (bytes of each column) ───────────────────────────┴─ verdict
 //! ```
 
 pub mod caches;
+pub mod dashboards;
 pub mod disk;
 pub mod events;
 pub mod history;
 pub mod law;
+pub mod overhead;
 pub mod question;
 pub mod rounds;

@@ -16,6 +16,7 @@ use flowtrail_e2e::bench::query::history::{DAY_S, History, client};
 use flowtrail_e2e::bench::query::law;
 use flowtrail_e2e::bench::query::question::{Asker, FILTERS, Span};
 use flowtrail_e2e::bench::query::rounds::{Measured, Rounds, Runs};
+use flowtrail_e2e::bench::query::{dashboards, overhead};
 use flowtrail_e2e::bench::verdict::{Verdict, grouped};
 use flowtrail_e2e::flowtrail::{Process, free_address};
 use flowtrail_e2e::program::{ended, until_told};
@@ -46,9 +47,10 @@ struct Settings {
           value_parser = clap::value_parser!(u8).range(1..))]
     rounds: u8,
 
-    /// Measure only these windows; commas separate.
-    #[arg(long, env = "BENCH_ONLY", value_delimiter = ',', value_name = "WINDOW")]
-    only: Vec<Span>,
+    /// Measure only graphs over these windows, or one of: overhead (what the service adds to ClickHouse's time),
+    /// load (many dashboards at once). Commas separate.
+    #[arg(long, env = "BENCH_ONLY", value_delimiter = ',', value_name = "WHAT", value_parser = part)]
+    only: Vec<Part>,
 
     /// Keep the history here, and use the one that is there if it is the same; by default it is
     /// temporary.
@@ -58,6 +60,25 @@ struct Settings {
     /// The program to measure; the one beside this by default.
     #[arg(long, value_name = "FILE")]
     flowtrail: Option<PathBuf>,
+}
+
+/// A part of what is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// Graphs over windows of a length.
+    Graphs(Span),
+    /// What the service adds to ClickHouse's time.
+    Overhead,
+    /// Many dashboards at once.
+    Load,
+}
+
+fn part(word: &str) -> Result<Part, String> {
+    match word {
+        "overhead" => Ok(Part::Overhead),
+        "load" => Ok(Part::Load),
+        _ => Span::from_str(word, false).map(Part::Graphs),
+    }
 }
 
 fn main() -> ExitCode {
@@ -87,21 +108,32 @@ fn measure_all(settings: &Settings, shutdown: &CancellationToken) -> Result<()> 
     let checked = law::check(&engine, &client, &asker, &mut end_s)?;
     println!("{checked} graphs are what the {} raw rows add up to", grouped(history.rows));
 
-    let caches = Caches::of(&engine, &client, directory)?;
-    let spans = match settings.only.as_slice() {
-        [] => Span::value_variants(),
-        only => only,
-    };
-    let rounds = Rounds {
-        engine: &engine,
-        client: &client,
-        caches: &caches,
-        asker: &asker,
-        rounds: settings.rounds.into(),
-        spans,
-        shutdown,
-    };
-    let measured = rounds.run(&mut end_s)?;
+    let wanted = |part: Part| settings.only.is_empty() || settings.only.contains(&part);
+    let spans = Span::value_variants().iter().copied();
+    let spans: Vec<_> = spans.filter(|span| wanted(Part::Graphs(*span))).collect();
+    let mut verdicts = Vec::new();
+    if !spans.is_empty() {
+        let caches = Caches::of(&engine, &client, directory)?;
+        let rounds = Rounds {
+            engine: &engine,
+            client: &client,
+            caches: &caches,
+            asker: &asker,
+            rounds: settings.rounds.into(),
+            spans: &spans,
+            shutdown,
+        };
+        let measured = rounds.run(&mut end_s)?;
+        verdicts.push(quick("cold", &measured, |measured| &measured.cold));
+        verdicts.push(quick("warm", &measured, |measured| &measured.warm));
+        verdicts.extend(flat(&measured));
+    }
+    if wanted(Part::Overhead) {
+        verdicts.push(overhead::run(&asker, &mut end_s, shutdown)?);
+    }
+    if wanted(Part::Load) {
+        verdicts.extend(dashboards::run(&asker, history.end_s(), shutdown)?);
+    }
     process.stop()?;
     let tables = Table::all(&engine, &client)?;
     for table in &tables {
@@ -109,11 +141,6 @@ fn measure_all(settings: &Settings, shutdown: &CancellationToken) -> Result<()> 
     }
 
     println!("\nGoals, at {} raw rows (load average at the end {})", grouped(history.rows), load());
-    let mut verdicts = vec![
-        quick("cold", &measured, |measured| &measured.cold),
-        quick("warm", &measured, |measured| &measured.warm),
-    ];
-    verdicts.extend(flat(&measured));
     verdicts.extend(tables.iter().filter_map(small));
     verdicts.iter().for_each(|verdict| println!("{verdict}"));
     Ok(())

@@ -13,11 +13,12 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use flowtrail_query::Graph;
 use flowtrail_service::secret::{Secret, secret_file};
+use flowtrail_service::tls::{Certificates, certificates_file};
 use table::Style;
 
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// The query service to ask.
+    /// The query service to ask, http or https.
     #[arg(
         long,
         env = "FLOWTRAIL_URL",
@@ -25,6 +26,11 @@ pub(crate) struct Arguments {
         value_name = "URL"
     )]
     url: String,
+
+    /// PEM file of certificate authorities that an https service's certificate may be signed by, besides those that
+    /// the system trusts.
+    #[arg(long, env = "FLOWTRAIL_GRAPH_CA_FILE", value_parser = certificates_file, value_name = "FILE", conflicts_with = "data")]
+    ca_file: Option<Certificates>,
 
     /// File with the token that the service takes, read at start.
     #[arg(long, env = "FLOWTRAIL_GRAPH_TOKEN_FILE", value_parser = secret_file, value_name = "FILE", group = "graph_token")]

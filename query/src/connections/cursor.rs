@@ -1,4 +1,4 @@
-//! Where a page ends: the window, the order and the last connection's place in it. Whoever asks for the
+//! Where a page ends: the question, the window, the order and the last connection's place in it. Whoever asks for the
 //! next page brings it along, so nothing is kept here, and what comes meanwhile moves nothing.
 
 use std::fmt;
@@ -28,6 +28,8 @@ pub(crate) struct Key {
 /// The last connection of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cursor {
+    /// Tells what was asked from other questions: a place in the answer to one is none in another's.
+    pub(crate) question: u64,
     pub(crate) window: Requested,
     pub(crate) order: Order,
     /// What it was ordered by.
@@ -36,7 +38,7 @@ pub(crate) struct Cursor {
 }
 
 /// First part of a cursor's text: another form has another.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 impl Default for Key {
     fn default() -> Self {
@@ -55,16 +57,16 @@ impl Default for Key {
 impl Default for Cursor {
     fn default() -> Self {
         let window = Requested { from_ms: 0, to_ms: 1 };
-        Self { window, order: Order::default(), rank: 0, key: Key::default() }
+        Self { question: 0, window, order: Order::default(), rank: 0, key: Key::default() }
     }
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { window, order, rank, key } = self;
+        let Self { question, window, order, rank, key } = self;
         write!(
             f,
-            "{VERSION:x}.{:x}.{:x}.{:x}.{rank:x}.{:x}.{:x}.{:x}.{:x}.{:x}.{:x}",
+            "{VERSION:x}.{question:x}.{:x}.{:x}.{:x}.{rank:x}.{:x}.{:x}.{:x}.{:x}.{:x}.{:x}",
             window.from_ms,
             window.to_ms,
             *order as u8,
@@ -90,6 +92,7 @@ impl FromStr for Cursor {
         if number()? != u128::from(VERSION) {
             return Err(());
         }
+        let question = narrow(number()?)?;
         let instant =
             |number: u128| i64::try_from(number).ok().filter(|ms| *ms <= MAX_INSTANT_MS).ok_or(());
         let window = Requested { from_ms: instant(number()?)?, to_ms: instant(number()?)? };
@@ -109,7 +112,7 @@ impl FromStr for Cursor {
         if flags > 3 || parts.next().is_some() || window.from_ms >= window.to_ms {
             return Err(());
         }
-        Ok(Self { window, order, rank, key })
+        Ok(Self { question, window, order, rank, key })
     }
 }
 
@@ -127,7 +130,7 @@ mod tests {
         #[test]
         fn what_is_written_is_read(
             times in (0..MAX_INSTANT_MS, 1..=MAX_INSTANT_MS), order in prop::sample::select(Order::ALL),
-            rank: u64, flags: (bool, bool), shared: u64, ends: (u128, u16, u128, u16),
+            question: u64, rank: u64, flags: (bool, bool), shared: u64, ends: (u128, u16, u128, u16),
         ) {
             let (from_ms, to_ms) = (times.0.min(times.1 - 1), times.0.max(times.1));
             let key = Key {
@@ -135,7 +138,8 @@ mod tests {
                 client_ip: ends.0.into(), client_port: ends.1,
                 server_ip: ends.2.into(), server_port: ends.3,
             };
-            let cursor = Cursor { window: Requested { from_ms, to_ms }, order, rank, key };
+            let window = Requested { from_ms, to_ms };
+            let cursor = Cursor { question, window, order, rank, key };
             prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
 

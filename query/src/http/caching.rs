@@ -1,6 +1,7 @@
 //! Which answers may be kept, and for how long: those on windows that will have no other.
 
 use std::hash::{DefaultHasher, Hasher};
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, to_bytes};
@@ -15,11 +16,11 @@ use crate::problem::Problem;
 
 /// How long after a window's end its rows are no longer expected to change, in milliseconds: an hour, which
 /// agents and ingest need to catch up after most outages. What comes later still is seen when answers
-/// have been kept for [`MAX_AGE_S`].
+/// have been kept for [`MAX_AGE`].
 const SETTLES_AFTER_MS: i64 = 3_600_000;
 
-/// How long a settled answer may be taken from a cache without asking, in seconds.
-const MAX_AGE_S: u32 = 300;
+/// How long a settled answer may be taken from a cache without asking, of others and of ours.
+pub(super) const MAX_AGE: Duration = Duration::from_secs(300);
 
 /// An answer, and whether the same question will have the same one.
 #[derive(Debug)]
@@ -66,7 +67,7 @@ pub(crate) async fn conditional(
         return Response::from_parts(parts, body);
     }
     let visibility = if private { "private" } else { "public" };
-    let control = format!("{visibility}, max-age={MAX_AGE_S}");
+    let control = format!("{visibility}, max-age={}", MAX_AGE.as_secs());
     if let Ok(control) = HeaderValue::from_str(&control) {
         parts.headers.insert(header::CACHE_CONTROL, control);
     }

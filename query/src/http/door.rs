@@ -21,6 +21,12 @@ pub(crate) async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
+    if !access.is_asked(request.headers()) {
+        let detail = "the request's Host header is none of this service's names: it listens on this machine alone, \
+                      for whoever is here, and a name could be that of another site's page; use localhost or an \
+                      address, or start it with --allowed-host NAME";
+        return Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).into_response();
+    }
     let path = request.uri().path();
     if PUBLIC.contains(&path) {
         return next.run(request).await;

@@ -15,7 +15,7 @@ async fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// The problem that a request for a graph meets, and whether it says when to come again.
+/// The problem that a request for a comparison of graphs meets, and whether it says when to come again.
 async fn problem(store: SocketAddr, timeout: Duration, at_once: u16) -> (Problem, bool) {
     let store = ClickHouseArgs::at(format!("http://{store}"));
     let metrics = QueryMetrics::new(&Metrics::new());
@@ -26,7 +26,8 @@ async fn problem(store: SocketAddr, timeout: Duration, at_once: u16) -> (Problem
     tokio::spawn(async move { axum::serve(listener, router).await });
     let ask = move || {
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
-        let mut response = agent.get(format!("http://{address}/api/v1/graph")).call().unwrap();
+        let mut response =
+            agent.get(format!("http://{address}/api/v1/diff?base=-1d")).call().unwrap();
         let body = response.body_mut().read_to_string().unwrap();
         (serde_json::from_str(&body).unwrap(), response.headers().contains_key("retry-after"))
     };
@@ -54,7 +55,7 @@ async fn a_store_that_does_not_answer_is_504() {
 #[tokio::test]
 async fn more_than_allowed_at_once_is_429() {
     let (_store, address) = listener().await;
-    let (problem, retry) = problem(address, Duration::from_secs(30), 0).await;
+    let (problem, retry) = problem(address, Duration::from_millis(50), 0).await;
     assert_eq!((problem.status, retry), (429, true));
     assert!(problem.detail.contains("--max-concurrent-queries"), "{}", problem.detail);
 }
@@ -120,10 +121,21 @@ impl Response {
 }
 
 async fn ask(address: SocketAddr, method: &str, path: &str, headers: &str) -> Response {
+    ask_as("x", address, method, path, headers).await
+}
+
+/// As [`ask`], with a name that the service is called by.
+async fn ask_as(
+    host: &str,
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+) -> Response {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let request =
-        format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+        format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
@@ -171,6 +183,19 @@ async fn large_answers_are_compressed_as_asked() {
         assert!(compressed.head.contains(&said), "{}", compressed.head);
         assert!(compressed.head.contains("vary: accept-encoding"), "{}", compressed.head);
         assert!(compressed.body.len() < plain.body.len() / 10);
+    }
+}
+
+#[tokio::test]
+async fn a_page_whose_name_leads_here_does_not_get_in() {
+    let address = served(Access::Local(["flow.example".to_owned()].into())).await;
+    let refused = ask(address, "GET", "/openapi.json", "").await.problem();
+    assert_eq!(refused.status, 421);
+    assert!(refused.detail.contains("--allowed-host"), "{}", refused.detail);
+    for host in ["localhost:8480", "127.0.0.1:1", "[::1]:8480", "Flow.Example:80"] {
+        let answer = ask_as(host, address, "GET", "/openapi.json", "").await;
+        assert_eq!(answer.status, 200, "{host}");
+        assert!(answer.head.contains("server-timing: total;dur="), "{}", answer.head);
     }
 }
 

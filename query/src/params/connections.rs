@@ -20,9 +20,14 @@ pub(crate) struct ConnectionsRequest {
     pub(crate) filter: Filter,
     pub(crate) order: Order,
     pub(crate) limit: usize,
+    /// Tells it from other questions, but for its window and which page it is.
+    pub(crate) question: u64,
     /// After which one the page begins.
     pub(crate) after: Option<Cursor>,
 }
+
+/// What may differ between the pages of an answer: [`Cursor`] brings the window and the order.
+const OF_A_PAGE: &[&str] = &["cursor", "limit", "order", "from", "to"];
 
 impl ConnectionsRequest {
     /// Its parameters.
@@ -55,6 +60,10 @@ impl ConnectionsRequest {
                 Problem::parameter("cursor", refused(text, takes))
             })?),
         };
+        let question = given.question(OF_A_PAGE);
+        if let Some(cursor) = &after {
+            given.check_is_of(cursor, question, now_ms)?;
+        }
         // Checked in any case.
         let window = given.window(now_ms)?;
         let order = given.word("order", Order::WORDS)?;
@@ -72,8 +81,32 @@ impl ConnectionsRequest {
                 .first()
                 .copied()
                 .unwrap_or(DEFAULT_PAGE),
+            question,
             after,
         })
+    }
+}
+
+impl Given {
+    /// Refuses a cursor of another answer. A window that moves is the cursor's: pages do not move.
+    fn check_is_of(&self, cursor: &Cursor, question: u64, now_ms: i64) -> Result<(), Problem> {
+        let other = |what: &str| {
+            let detail = format!(
+                "is of an answer to other {what}: leave it out for the first page, or give the parameters that it \
+                 was answered to"
+            );
+            Err(Problem::parameter("cursor", detail))
+        };
+        if cursor.question != question {
+            return other("filters, or to another caller");
+        }
+        for (name, told) in [("from", cursor.window.from_ms), ("to", cursor.window.to_ms)] {
+            let stands = self.one(name)?.is_some_and(|text| !text.starts_with("now"));
+            if stands && self.instant(name, now_ms)? != Some(told) {
+                return other("bounds of the window");
+            }
+        }
+        Ok(())
     }
 }
 
@@ -121,11 +154,44 @@ mod tests {
     #[test]
     fn a_cursor_brings_its_window_and_order() {
         let window = Requested { from_ms: 1_000, to_ms: 2_000 };
-        let cursor = Cursor { window, order: Order::Bytes, ..Cursor::default() };
+        let question = parse(&[]).unwrap().question;
+        let cursor = Cursor { question, window, order: Order::Bytes, ..Cursor::default() };
         let request = parse(&[("cursor", &cursor.to_string()), ("from", "now-5m")]).unwrap();
         assert_eq!((request.window, request.order), (window, Order::Bytes));
         assert_eq!(request.after, Some(cursor.clone()));
         let other = parse(&[("cursor", &cursor.to_string()), ("order", "longest")]).unwrap_err();
         assert_eq!(other.parameter.as_deref(), Some("order"));
+    }
+
+    #[test]
+    fn a_cursor_is_of_one_question() {
+        let filter = [("namespace", "shop"), ("port", "80"), ("from", "1000"), ("to", "2000")];
+        let question = parse(&filter).unwrap().question;
+        let window = Requested { from_ms: 1_000, to_ms: 2_000 };
+        let cursor = Cursor { question, window, ..Cursor::default() }.to_string();
+        let page =
+            |pairs: &[(&str, &str)]| parse(&[pairs, &[("cursor", cursor.as_str())]].concat());
+        // In another order, of another length, and of a window that moves.
+        let same = [("port", "80"), ("namespace", "shop"), ("limit", "7"), ("from", "now-1h")];
+        assert_eq!(page(&filter).unwrap().window, page(&same).unwrap().window);
+        let others: &[&[(&str, &str)]] = &[
+            &[],
+            &[("namespace", "shop")],
+            &[("namespace", "80"), ("port", "1")],
+            &[("namespace", "shop"), ("port", "80"), ("include", "web")],
+            &[("namespace", "shop"), ("port", "80"), ("from", "1001")],
+            &[("namespace", "shop"), ("port", "80"), ("to", "1970-01-01T00:00:03Z")],
+        ];
+        for other in others {
+            let problem = page(other).unwrap_err();
+            assert_eq!(problem.parameter.as_deref(), Some("cursor"), "{other:?}");
+            assert!(problem.detail.contains("leave it out for the first page"));
+        }
+        // Who may see less has another answer.
+        let limited = Asked {
+            pairs: vec![("cursor".to_owned(), cursor.clone())],
+            scope: crate::scope::Scope::namespaces(&["shop"]),
+        };
+        assert!(ConnectionsRequest::parse(limited, NOW_MS).is_err());
     }
 }

@@ -1,5 +1,6 @@
 //! The parameters of a URL by name, checked and typed: what each kind of value takes is said here.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::str::FromStr;
 
 use flowtrail_schema::row::EntityKind;
@@ -50,6 +51,17 @@ impl Given {
             (_, Some(_)) => Err(Problem::parameter(name, "given more than once; takes one value")),
             (value, None) => Ok(value),
         }
+    }
+
+    /// A number that tells what is asked, and on whose behalf, from other questions; not of the parameters left out.
+    /// All services of one build have the same.
+    pub(super) fn question(&self, left_out: &[&str]) -> u64 {
+        let pairs = self.pairs.iter().filter(|(name, _)| !left_out.contains(&name.as_str()));
+        let mut pairs: Vec<_> = pairs.collect();
+        pairs.sort();
+        let mut hasher = DefaultHasher::new();
+        (pairs, &self.scope).hash(&mut hasher);
+        hasher.finish()
     }
 
     pub(super) fn list(&self, name: &str) -> Result<Vec<String>, Problem> {

@@ -45,7 +45,7 @@ words! {
 }
 
 /// What series to make.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SeriesRequest {
     /// `limit` is of series.
     pub(crate) graph: GraphRequest,
@@ -75,7 +75,7 @@ impl SeriesRequest {
 }
 
 /// What coverage to tell.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CoverageRequest {
     pub(crate) scope: Scope,
     pub(crate) window: Requested,

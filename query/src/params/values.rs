@@ -32,7 +32,7 @@ words! {
 }
 
 /// Which values are asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ValuesRequest {
     pub(crate) of: Of,
     pub(crate) scope: Scope,

@@ -15,6 +15,14 @@ pub(crate) struct BlindRow {
     pub(crate) drops: Vec<(u32, u32, u64, u64)>,
 }
 
+impl BlindRow {
+    /// What it takes in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        let names = self.agent.len() + self.node.len();
+        size_of::<Self>() + names + size_of_val(&*self.holes) + size_of_val(&*self.drops)
+    }
+}
+
 /// The holes in each agent's reports on `[from, due)`, and when it dropped something. Of whole hours, from
 /// `first_hour` to `end_hour`, the bitmaps say which intervals were reported on, to the interval; what was
 /// dropped is known by the hour. Each list has at most `listed` entries.

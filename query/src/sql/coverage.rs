@@ -13,6 +13,8 @@ pub(crate) struct CoverageRow {
     pub(crate) intervals: u64,
     pub(crate) packets_dropped: u64,
     pub(crate) records_dropped: u64,
+    /// It reported before the window too.
+    pub(crate) before: bool,
 }
 
 /// The lengths of the intervals in the minutes that begin at `first` and `last`.
@@ -37,7 +39,7 @@ pub(crate) const EARLIEST: &str = "
         toUInt32(assumeNotNull((SELECT min(start) FROM edges_1h))),
         toUInt32(assumeNotNull((SELECT min(start) FROM edges_1d)))";
 
-/// Each agent that reported in `[since, until)`, with its reports on `[from, to)`: of whole hours from
+/// Each agent that reported in `[since, until)`, or by the hour since `known_since` and before the window, with its reports on `[from, to)`: of whole hours from
 /// `first_hour` to `end_hour` as they are summed, of the rest one by one. Reports from the future are a
 /// wrong clock's: the others are not late because of them.
 pub(crate) const COVERAGE: &str = "
@@ -46,14 +48,16 @@ pub(crate) const COVERAGE: &str = "
         max(until_s) AS reported_until_s,
         sum(reported) AS intervals,
         sum(packets) AS packets_dropped,
-        sum(records) AS records_dropped
+        sum(records) AS records_dropped,
+        toBool(max(earlier)) AS before
     FROM (
         SELECT
             agent,
             toUInt64(max(toUInt32(interval_start) + interval_s)) AS until_s,
             uniqExactIf(interval_start, within) AS reported,
             sumIf(packets_dropped, within) AS packets,
-            sumIf(records_dropped, within) AS records
+            sumIf(records_dropped, within) AS records,
+            min(interval_start) < toDateTime({from:UInt32}, 'UTC') AS earlier
         FROM (
             SELECT *, interval_start >= toDateTime({from:UInt32}, 'UTC') AND interval_start < toDateTime({to:UInt32}, 'UTC') AS within
             FROM coverage
@@ -68,7 +72,8 @@ pub(crate) const COVERAGE: &str = "
             toUInt64(toUInt32(max(reported_until))) AS until_s,
             sum(bitmapCardinality(of_hour)) AS reported,
             sum(packets) AS packets,
-            sum(records) AS records
+            sum(records) AS records,
+            toUInt8(0) AS earlier
         FROM (
             SELECT
                 agent,
@@ -82,5 +87,15 @@ pub(crate) const COVERAGE: &str = "
             GROUP BY agent, start
         )
         GROUP BY agent
+        UNION ALL
+        SELECT DISTINCT agent, toUInt64(0) AS until_s, toUInt64(0) AS reported, toUInt64(0) AS packets, toUInt64(0) AS records,
+            toUInt8(1) AS earlier
+        FROM (
+            SELECT agent, toUInt32(start) + bitmapMin(groupBitmapMergeState(coverage_1h.intervals)) AS first_s
+            FROM coverage_1h
+            WHERE start >= toDateTime({known_since:UInt32}, 'UTC') AND start < toDateTime({from:UInt32}, 'UTC')
+            GROUP BY agent, start
+        )
+        WHERE first_s < {from:UInt32}
     )
     GROUP BY agent";

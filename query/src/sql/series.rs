@@ -5,9 +5,9 @@ use serde::Deserialize;
 
 use super::coverage_steps::{step_of, within};
 use super::ends::{SIDES, Side, answered_ends, key_columns, key_expressions, key_names};
-use super::{Detail, End, counted, edges, table};
+use super::{Detail, End, counted, counted_within, edges, table};
 use crate::params::{GroupBy, SeriesRequest, Split, SplitSide, Stat};
-use crate::planner::Tier;
+use crate::planner::{Plan, Segment, Tier};
 use crate::window::Steps;
 
 /// A stat: the sum, and, of times, the number of samples, the largest, buckets and the samples in each.
@@ -20,7 +20,7 @@ pub(crate) struct TotalRow {
     pub(crate) source: End,
     /// Empty if what is asked for is not told by it.
     pub(crate) target: End,
-    /// Tells it from all others, in this tier and grouping: hexadecimal digits. A hash of 128 bits, as names
+    /// Tells it from all others in this grouping, in whatever tier: hexadecimal digits. A hash of 128 bits, as names
     /// are the users' and must not be made to meet.
     pub(crate) key: String,
     pub(crate) sums: StatSums,
@@ -64,20 +64,30 @@ impl SeriesRequest {
     }
 }
 
-/// [`TotalRow`]s.
-pub(crate) fn totals(request: &SeriesRequest, tier: Tier, steps: Steps) -> String {
+/// [`TotalRow`]s, each of a whole window: its connections are those open at the start, or opened or joined since.
+pub(crate) fn totals(request: &SeriesRequest, plan: &Plan) -> String {
     let (group_by, sides) = (request.group_by(), request.sides());
-    let Source { time, step, rows } = source(request, tier, steps);
+    let detail = Detail::of(group_by, &request.graph.filter);
+    let rows = |(tier, segments): (Tier, Vec<Segment>)| {
+        let (time, counted) = counted_within(tier, &segments);
+        let opening = format!("{time} = toDateTime({}, 'UTC')", plan.bounds.from_s);
+        let measured = Measured::of(request.graph.stat, tier, &opening).columns();
+        let columns = [key_columns(sides, group_by), measured].concat().join(", ");
+        let (table, filter) = (table(tier, detail), request.graph.filter.sql());
+        format!("SELECT {columns} FROM {table} WHERE {counted} AND {filter}")
+    };
+    let parts: Vec<_> = plan.by_tier().into_iter().map(rows).collect();
+    let names = key_names(sides, group_by);
     format!(
         "SELECT {ends}, {key} AS key, sums
         FROM (
-            SELECT {columns}, ({sums}) AS sums FROM {rows} GROUP BY {names}
+            SELECT {names}, ({sums}) AS sums FROM ({parts}) GROUP BY {names}
         )",
         ends = answered_ends(sides, group_by).join(", "),
-        key = key(&key_names(sides, group_by)),
-        columns = key_columns(sides, group_by).join(", "),
-        sums = sums(request.graph.stat, tier, time, &step),
-        names = key_names(sides, group_by).join(", "),
+        key = key(&names),
+        sums = Measured::summed(request.graph.stat),
+        parts = parts.join(" UNION ALL "),
+        names = names.join(", "),
     )
 }
 
@@ -100,6 +110,7 @@ pub(crate) fn series(
         let (of, places) = (of.join(","), places.join(","));
         format!("toUInt32(transform({key}, [{of}], [{places}], {others}))")
     };
+    let opening = format!("toUInt32({time}) = {step}");
     format!(
         "SELECT of_place AS place, groupArray((at_s, sums)) AS steps
         FROM (
@@ -107,7 +118,7 @@ pub(crate) fn series(
             FROM {rows} GROUP BY of_place, at_s
         )
         GROUP BY of_place",
-        sums = sums(request.graph.stat, tier, time, &step),
+        sums = Measured::of(request.graph.stat, tier, &opening).sums(),
     )
 }
 
@@ -134,29 +145,72 @@ fn key(columns: &[String]) -> String {
     format!("hex(sipHash128({}))", columns.join(", "))
 }
 
-/// What a stat is computed from: [`StatSums`].
-fn sums(stat: Stat, tier: Tier, time: &str, step: &str) -> String {
-    let sum = |column: &str| format!("toUInt64(sum({column}))");
-    let counted = |column: &str| {
-        let total = sum(column);
-        format!("{total}, toUInt64(0), toUInt64(0), emptyArrayUInt16(), emptyArrayUInt64()")
-    };
-    let times = |measure: &str, distribution: &str| {
-        let [total, count] = ["us", "count"].map(|part| sum(&format!("{measure}_{part}")));
-        format!("{total}, {count}, toUInt64(max({measure}_max_us)), {distribution}")
-    };
-    match stat {
-        Stat::Connections => {
-            counted(&format!("opened + joined + if(toUInt32({time}) = {step}, open_at_start, 0)"))
+/// What a stat is computed from, of a row: its sum, and of times the samples, the largest, and buckets if quantiles
+/// are told.
+struct Measured {
+    total: String,
+    times: Option<(String, String)>,
+    buckets: Option<String>,
+}
+
+impl Measured {
+    /// In the columns of a tier; those open when a row begins count where `opening`, a condition, says so.
+    fn of(stat: Stat, tier: Tier, opening: &str) -> Self {
+        let counted =
+            |columns: &str| Self { total: columns.to_owned(), times: None, buckets: None };
+        let times = |measure: &str, buckets| Self {
+            total: format!("{measure}_us"),
+            times: Some((format!("{measure}_count"), format!("{measure}_max_us"))),
+            buckets,
+        };
+        match stat {
+            Stat::Connections => {
+                counted(&format!("opened + joined + if({opening}, open_at_start, 0)"))
+            }
+            Stat::Bytes => counted("sent_bytes + received_bytes"),
+            Stat::Packets => counted("sent_packets + received_packets"),
+            Stat::Retransmits => {
+                counted("sent_retransmitted_packets + received_retransmitted_packets")
+            }
+            Stat::Failures => counted("closed_refused + closed_unanswered"),
+            Stat::Duration => times("duration", None),
+            Stat::Latency => times("syn_to_synack", Some(edges::buckets(tier, "syn_to_synack"))),
         }
-        Stat::Bytes => counted("sent_bytes + received_bytes"),
-        Stat::Packets => counted("sent_packets + received_packets"),
-        Stat::Retransmits => counted("sent_retransmitted_packets + received_retransmitted_packets"),
-        Stat::Failures => counted("closed_refused + closed_unanswered"),
-        Stat::Duration => times("duration", "emptyArrayUInt16(), emptyArrayUInt64()"),
-        Stat::Latency => {
-            let summed = format!("sumMap({})", edges::buckets(tier, "syn_to_synack"));
-            times("syn_to_synack", &format!("mapKeys({summed}), mapValues({summed})"))
+    }
+
+    /// The same of rows that have [`Self::columns`].
+    fn summed(stat: Stat) -> String {
+        let Self { times, buckets, .. } = Self::of(stat, Tier::Raw, "false");
+        let named = |name: &str| name.to_owned();
+        Self {
+            total: named("total"),
+            times: times.map(|_| (named("samples"), named("largest"))),
+            buckets: buckets.map(|_| named("buckets")),
         }
+        .sums()
+    }
+
+    /// As columns that all tiers have alike.
+    fn columns(&self) -> Vec<String> {
+        let mut columns = vec![format!("toUInt64({}) AS total", self.total)];
+        if let Some((samples, largest)) = &self.times {
+            columns.push(format!("{samples} AS samples, {largest} AS largest"));
+        }
+        columns.extend(self.buckets.iter().map(|buckets| format!("{buckets} AS buckets")));
+        columns
+    }
+
+    /// Summed: [`StatSums`].
+    fn sums(&self) -> String {
+        let sum = |column: &str| format!("toUInt64(sum({column}))");
+        let (samples, largest) = match &self.times {
+            Some((samples, largest)) => (sum(samples), format!("toUInt64(max({largest}))")),
+            None => ("toUInt64(0)".to_owned(), "toUInt64(0)".to_owned()),
+        };
+        let buckets = match &self.buckets {
+            Some(buckets) => format!("mapKeys(sumMap({buckets})), mapValues(sumMap({buckets}))"),
+            None => "emptyArrayUInt16(), emptyArrayUInt64()".to_owned(),
+        };
+        format!("{}, {samples}, {largest}, {buckets}", sum(&self.total))
     }
 }

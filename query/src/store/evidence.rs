@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use clickhouse::query::Query;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, rows};
 use crate::connections::sql::{self, GapRow, ObservationRow, OwnershipRow, PageRow};
 use crate::params::ConnectionsRequest;
 use crate::planner::{Held, Tier, plan};
@@ -67,7 +67,7 @@ impl Store {
                 .param("server_ip", key.server_ip.to_string())
                 .param("server_port", key.server_port);
         }
-        Ok(filter.bind(query).fetch_all().await?)
+        rows(filter.bind(query)).await
     }
 
     /// All observations that may be of connections with these client sequence numbers, or these hashes.
@@ -82,7 +82,7 @@ impl Store {
         let statement = sql::observations(&filter.sql());
         let query = self.tables.ask(&filter.scope, &statement);
         let query = of_range(query, range).param("isns", isns).param("hashes", hashes);
-        Ok(filter.bind(query).fetch_all().await?)
+        rows(filter.bind(query)).await
     }
 
     /// When the agents of some nodes, which are in rows that the caller sees, did not see all.
@@ -95,7 +95,7 @@ impl Store {
         for nodes in nodes.chunks(NODES_AT_ONCE) {
             let query = self.tables.ask_for_all(&sql::gaps());
             let query = of_range(query, range).param("nodes", nodes);
-            all.extend(query.fetch_all::<GapRow>().await?);
+            all.extend(rows::<GapRow>(query).await?);
         }
         Ok(all)
     }
@@ -115,7 +115,7 @@ impl Store {
             let query = self.tables.ask(scope, &sql::ownerships()).with_setting("final", "1");
             let query = query.param("addresses", addresses).param("ports", ports);
             let query = query.param("since_us", since_us).param("until_us", until_us);
-            all.extend(query.fetch_all::<OwnershipRow>().await?);
+            all.extend(rows::<OwnershipRow>(query).await?);
         }
         Ok(all)
     }

@@ -2,13 +2,15 @@
 
 use tracing::warn;
 
-use super::{Store, StoreError, whole_hours};
+use super::{Store, StoreError, rows, whole_hours};
 use crate::answer::Coverage;
+use crate::call::Statement;
 use crate::filter::Filter;
 use crate::params::{GroupBy, SeriesRequest};
-use crate::planner::Tier;
+use crate::planner::{Plan, Tier};
 use crate::reports::{MAX_BLIND_SPOTS, Reports};
 use crate::scope::Scope;
+use crate::shared::{Computed, MOMENT};
 use crate::sql::{
     self, AgentStepRow, BlindRow, Detail, FirstSeenRow, Places, ReportSource, SeriesRow, StepRow,
     TotalRow,
@@ -51,17 +53,23 @@ impl Store {
         let query = query.param("interval", bounds.interval_s);
         // One more tells that there are more.
         let query = query.param("listed", MAX_BLIND_SPOTS as u32 + 1);
-        match query.fetch_all().await.map_err(StoreError::from) {
-            Err(StoreError::TooLarge(error) | StoreError::ReadsTooMuch(error)) => {
-                warn!(%error, "too many blind spots to list");
-                Ok(None)
-            }
-            answer => answer.map(Some),
-        }
+        let blind_spots = async {
+            let value = match rows::<BlindRow>(query).await {
+                Err(StoreError::TooLarge(error) | StoreError::ReadsTooMuch(error)) => {
+                    warn!(%error, "too many blind spots to list");
+                    None
+                }
+                answer => Some(answer?),
+            };
+            let bytes = value.iter().flatten().map(BlindRow::bytes).sum();
+            Ok(Computed { value, keep: MOMENT, bytes })
+        };
+        Ok(self.blind_spots.get(&(bounds, scope.clone()), blind_spots).await?.0)
     }
 
     /// Since when there are reports, and reports by the hour, seconds since the epoch; 0 without any.
     pub(crate) async fn earliest_reports(&self) -> Result<(u32, u32), StoreError> {
+        let _statement = Statement::sent();
         Ok(self.tables.ask_for_all(sql::EARLIEST_REPORTS).fetch_one().await?)
     }
 
@@ -72,7 +80,7 @@ impl Store {
         source: ReportSource,
         steps: Steps,
     ) -> Result<Vec<AgentStepRow>, StoreError> {
-        Ok(self.tables.ask(scope, &sql::agent_steps(source, steps)).fetch_all().await?)
+        rows(self.tables.ask(scope, &sql::agent_steps(source, steps))).await
     }
 
     /// How many reports there are on each step with any.
@@ -81,19 +89,18 @@ impl Store {
         source: ReportSource,
         steps: Steps,
     ) -> Result<Vec<StepRow>, StoreError> {
-        Ok(self.tables.ask_for_all(&sql::reported_steps(source, steps)).fetch_all().await?)
+        rows(self.tables.ask_for_all(&sql::reported_steps(source, steps))).await
     }
 
     /// A stat in the whole window, by what series are told by.
     pub(crate) async fn totals(
         &self,
         request: &SeriesRequest,
-        tier: Tier,
-        steps: Steps,
+        plan: &Plan,
     ) -> Result<Vec<TotalRow>, StoreError> {
         let filter = &request.graph.filter;
-        let query = self.tables.ask(&filter.scope, &sql::totals(request, tier, steps));
-        Ok(filter.bind(query).fetch_all().await?)
+        let query = self.tables.ask(&filter.scope, &sql::totals(request, plan));
+        rows(filter.bind(query)).await
     }
 
     /// A stat in steps, of rows of one table.
@@ -106,7 +113,7 @@ impl Store {
     ) -> Result<Vec<SeriesRow>, StoreError> {
         let filter = &request.graph.filter;
         let query = self.tables.ask(&filter.scope, &sql::series(request, tier, steps, places));
-        Ok(filter.bind(query).fetch_all().await?)
+        rows(filter.bind(query)).await
     }
 
     /// When pairs of ends were first seen in all history before a time, in milliseconds since the epoch;
@@ -121,7 +128,7 @@ impl Store {
         let statement =
             sql::first_seen(group_by, Detail::of(group_by, filter), &filter.sql(), to_s);
         let query = filter.bind(self.tables.ask(&filter.scope, &statement));
-        match query.fetch_all().await.map_err(StoreError::from) {
+        match rows(query).await {
             Err(StoreError::TooLarge(error) | StoreError::ReadsTooMuch(error)) => {
                 warn!(%error, "too many edges to tell when each was first seen");
                 Ok(None)

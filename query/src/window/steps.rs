@@ -1,6 +1,6 @@
 //! Steps: a window cut into equal parts, as few as are asked for. Pure.
 
-use super::{Bounds, Requested};
+use super::{Bounds, Requested, ms};
 
 /// Seconds of steps that people read, from the shortest on. Each divides those after it, but for the
 /// multiples of a day that follow: what one holds is the sum of the shorter ones.
@@ -47,6 +47,11 @@ impl Steps {
     pub(crate) fn bounds(&self, interval_s: u32) -> Bounds {
         let Self { from_s, to_s, step_s } = *self;
         Bounds { from_s, to_s, resolution_s: step_s, interval_s }
+    }
+
+    /// The same, as if it had been asked for.
+    pub(crate) fn requested(&self) -> Requested {
+        Requested { from_ms: ms(self.from_s), to_ms: ms(self.to_s) }
     }
 
     /// How many there are.

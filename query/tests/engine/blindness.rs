@@ -62,6 +62,29 @@ fn every_graph_says_where_agents_were_blind() {
 }
 
 #[test]
+fn an_agent_that_was_there_before_and_is_silent_is_a_blind_spot() {
+    let served = served("silent_agents");
+    let starts = |from: u32, to: u32| (from..to).step_by(10).map(|second| HOUR + second);
+    let mut reports: Vec<_> = starts(0, 6 * 3_600).map(|start| clean("n1", start)).collect();
+    // Gone at one o'clock; come at four.
+    reports.extend(starts(0, 3_600).map(|start| clean("gone", start)));
+    reports.extend(starts(4 * 3_600, 6 * 3_600).map(|start| clean("come", start)));
+    served.insert("coverage", &reports);
+    let told = |from: u32, to: u32| {
+        let graph = served.graph(HOUR + from, HOUR + to, &[]);
+        assert_eq!(graph.coverage.agents, if to > 4 * 3_600 { 2 } else { 1 });
+        let spots = spots(&graph.coverage).into_iter();
+        spots.map(|(agent, from, to, _)| (agent.to_owned(), from, to)).collect::<Vec<_>>()
+    };
+    let gone = |from, to| vec![("gone".to_owned(), from, to)];
+    assert_eq!(told(3_700, 3_800), gone(3_700, 3_800));
+    assert_eq!(told(3_600, 10_800), gone(3_600, 10_800));
+    // Three hours later it is not missed any more, and who comes was not away.
+    assert_eq!(told(3 * 3_600 + 1_800, 3 * 3_600 + 2_000), gone(12_600, 12_800));
+    assert_eq!(told(4 * 3_600 + 10, 5 * 3_600), []);
+}
+
+#[test]
 fn coverage_tells_each_agent_in_each_step() {
     let served = served("coverage_steps");
     let reports = [0, 10, 20, 70].map(|second| report("n1", HOUR + second));
@@ -124,8 +147,10 @@ fn check(served: &Served, start: u32, runs: &[(u32, u32)], (from, length): (u32,
     }
     let until = ((graph.window.complete_until / 1_000) as u32 - start) / 10;
     let window = from as usize..until as usize;
-    // An agent without any report in the window is not known there.
-    let known = there[from as usize..to as usize].contains(&true);
+    // An agent is known that reported in the window, or by the hour in the three hours before.
+    let known_since = (start + 10 * from).saturating_sub(3 * 3_600) / 3_600 * 3_600;
+    let first_known = known_since.saturating_sub(start) / 10;
+    let known = there[first_known as usize..to as usize].contains(&true);
     let expected: Vec<_> = there[window.clone()].iter().map(|there| known && !there).collect();
     assert_eq!(blind[window.clone()], expected, "{window:?}");
     assert!(!blind[until as usize..].contains(&true));

@@ -19,5 +19,6 @@ mod laws;
 mod limit;
 mod panel;
 mod series;
+mod sharing;
 mod tiers;
 mod values;

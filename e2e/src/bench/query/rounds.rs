@@ -49,6 +49,8 @@ pub struct Runs {
     ms: Vec<f64>,
     events: Vec<Events>,
     answer_bytes: Vec<u64>,
+    /// What the service adds to ClickHouse's time, milliseconds.
+    own_ms: Vec<f64>,
 }
 
 impl Rounds<'_> {
@@ -95,6 +97,7 @@ impl Rounds<'_> {
             eprintln!("rounds: {path} answered {} after {:.0} ms: {why}", answer.status, answer.ms);
         }
         runs.ms.push(if answer.is_graph() { answer.ms } else { f64::INFINITY });
+        runs.own_ms.extend(answer.clickhouse_ms.map(|clickhouse_ms| answer.ms - clickhouse_ms));
         runs.events.push(events);
         runs.answer_bytes.push(answer.body.len() as u64);
         Ok(())
@@ -117,8 +120,8 @@ impl Runs {
 impl Measured {
     /// The head of the table that they print as.
     const HEAD: &str = concat!(
-        "                                                  cold ms                  warm ms           rows   MiB read from disk, answer,\n",
-        "group_by  span filter                 p50     p90     max      p50     p90     max           read  by engine   cold MiB     KiB"
+        "                                                  cold ms                  warm ms           rows   MiB read from disk, answer, own ms, warm\n",
+        "group_by  span filter                 p50     p90     max      p50     p90     max           read  by engine   cold MiB     KiB   p50   p90"
     );
 }
 
@@ -138,11 +141,13 @@ impl fmt::Display for Measured {
         let median = |of: fn(&Events) -> u64, runs: &Runs| Runs::median(runs.events.iter().map(of));
         write!(
             f,
-            "{:>14}{:>11.1}{:>11.1}{:>8}",
+            "{:>14}{:>11.1}{:>11.1}{:>8}{:>6.1}{:>6.1}",
             grouped(median(|events| events.rows, warm)),
             mebibytes(median(|events| events.bytes, warm)),
             mebibytes(median(|events| events.disk_bytes, &self.cold)),
             Runs::median(warm.answer_bytes.iter().copied()) >> 10,
+            quantile(&warm.own_ms, 0.5),
+            quantile(&warm.own_ms, 0.9),
         )
     }
 }

@@ -4,11 +4,13 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use flowtrail_embedded::{Access, Engine, EngineError};
 use flowtrail_query::Query;
 use flowtrail_service::net::listen;
+use flowtrail_service::tls::{self, Certificates};
 use tokio_util::sync::CancellationToken;
+use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 
 use super::Arguments;
 use crate::commands::{Started, up::store_of};
@@ -70,15 +72,17 @@ pub(super) async fn of_folder(arguments: Arguments, data: &Path) -> anyhow::Resu
 }
 
 fn fetch(arguments: &Arguments, service: &str) -> anyhow::Result<String> {
+    let is_https = check_url(service, arguments)?;
     let url = format!("{}/api/v1/graph", service.trim_end_matches('/'));
-    let agent = ureq::Agent::new_with_config(
-        ureq::Agent::config_builder()
-            .timeout_global(Some(TIMEOUT))
-            .http_status_as_error(false)
-            // A token is for the service that was named, and no other.
-            .max_redirects(0)
-            .build(),
-    );
+    let mut config = ureq::Agent::config_builder()
+        .timeout_global(Some(TIMEOUT))
+        .http_status_as_error(false)
+        // A token is for the service that was named, and no other.
+        .max_redirects(0);
+    if is_https {
+        config = config.tls_config(trusting(arguments.ca_file.as_ref()));
+    }
+    let agent = ureq::Agent::new_with_config(config.build());
     let mut request = agent.get(&url).query("from", &arguments.from).query("to", &arguments.to);
     if let Some(token) = arguments.token.as_ref().or(arguments.token_file.as_ref()) {
         request = request.header("authorization", format!("Bearer {}", token.expose()));
@@ -110,15 +114,18 @@ fn fetch(arguments: &Arguments, service: &str) -> anyhow::Result<String> {
             request = request.query(name, value);
         }
     }
-    let mut answer = request.call().with_context(|| {
-        format!("no answer from {service}: start `flowtrail up` or `flowtrail query`, or give --url or --data")
-    })?;
+    let mut answer = request.call().map_err(|error| no_answer(service, error))?;
     let text = answer.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_string()?;
     let status = answer.status();
     if status.as_u16() == 401 {
         bail!(
             "{service} takes a token: give --token-file, or FLOWTRAIL_GRAPH_TOKEN in the environment"
         );
+    }
+    if status.is_redirection() {
+        let to = answer.headers().get("location").and_then(|to| to.to_str().ok());
+        let to = to.unwrap_or("another address");
+        bail!("{service} sends to {to}, where a token is not sent along: give that as --url");
     }
     if !status.is_success() {
         // A problem says in `detail` which parameter is wrong, and what it takes.
@@ -129,4 +136,48 @@ fn fetch(arguments: &Arguments, service: &str) -> anyhow::Result<String> {
         bail!("{service} answered {status}: {parameter}{detail}");
     }
     Ok(text)
+}
+
+/// Whether a URL is one of https. What makes no sense is refused before anything is sent.
+fn check_url(service: &str, arguments: &Arguments) -> anyhow::Result<bool> {
+    let is_https = service.starts_with("https://");
+    if !is_https && !service.starts_with("http://") {
+        bail!(
+            "--url {service} is no address of a service: write http:// or https://, a host and a port"
+        );
+    }
+    if arguments.ca_file.is_some() && !is_https {
+        bail!(
+            "--ca-file is for https, and --url {service} is not: write https:// or leave --ca-file away"
+        );
+    }
+    Ok(is_https)
+}
+
+/// Whom to trust: as all of our clients do.
+fn trusting(authorities: Option<&Certificates>) -> TlsConfig {
+    let trusted = tls::trusted(authorities);
+    let trusted: Vec<_> = trusted.iter().map(|one| Certificate::from_der(one).to_owned()).collect();
+    TlsConfig::builder()
+        .provider(TlsProvider::Rustls)
+        .unversioned_rustls_crypto_provider(tls::cryptography())
+        .root_certs(RootCerts::new_with_certs(&trusted))
+        .build()
+}
+
+/// What is in the way, and what to do about it.
+fn no_answer(service: &str, error: ureq::Error) -> anyhow::Error {
+    if let Some(reason) = tls::failure(&error) {
+        let todo = if reason.contains("UnknownIssuer") {
+            "give the authority that signed its certificate with --ca-file"
+        } else if reason.contains("corrupt message") {
+            "it speaks no TLS: write http:// in --url"
+        } else {
+            "use the name that its certificate is for in --url, and see that it is valid"
+        };
+        return anyhow!("no secure connection to {service} ({reason}): {todo}");
+    }
+    anyhow::Error::new(error).context(format!(
+        "no answer from {service}: start `flowtrail up` or `flowtrail query`, or give --url or --data"
+    ))
 }
