@@ -266,10 +266,10 @@ fn evaluated<'a>(
 fn what_is_kept_is_what_a_plain_evaluation_keeps() {
     let served = served("expressions");
     // From a minute on: there the rows say what is open.
-    let window = (0..DAYS * 1_440, 1..DAYS * 8_640, any::<bool>());
+    let window = (0..DAYS * 1_440, 1..DAYS * 8_640, prop::bool::weighted(0.8));
     let levels = (prop::option::weighted(0.8, tree(of_row())), prop::option::of(tree(of_sums())));
     let question = (window, levels, select(&["namespace", "workload", "pod", "ip"][..]));
-    let strategy = (prop::collection::vec(any_row(), 20..80), prop::collection::vec(question, 10));
+    let strategy = (prop::collection::vec(any_row(), 40..100), prop::collection::vec(question, 10));
     let (case, kept) = (Cell::new(0), Cell::new((0, 0)));
     let config = Config { failure_persistence: None, ..Config::with_cases(12) };
     let result = TestRunner::new(config).run(&strategy, |(mut rows, questions)| {
