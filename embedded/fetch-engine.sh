@@ -38,7 +38,7 @@ work=$(mktemp -d "$folder/fetch.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' HUP INT TERM
 
-say "getting $package@$version (170 MB, 540 MB unpacked)"
+say "getting $package@$version (170 MB, 566 MB unpacked)"
 npm pack --silent --pack-destination "$work" "$package@$version" >&2 ||
     fail "npm could not get $package@$version: check the network and npm's registry setting"
 tar -xzf "$work"/*.tgz -C "$work" package/libchdb.so

@@ -41,7 +41,7 @@ pub struct Config {
     pub read: Option<PathBuf>,
 
     /// Look into tunnels (VXLAN, Geneve, GRE, IP in IP) and count the connections in them. By default a
-    /// tunnel's packets are counted as skipped: what goes through it is seen at the pods.
+    /// tunnel's packets are left out (of a file: counted as skipped): what goes through it is seen at the pods.
     #[arg(long, env = "FLOWTRAIL_DECAPSULATE", help_heading = "Capture")]
     pub decapsulate: bool,
 

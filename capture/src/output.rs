@@ -46,7 +46,7 @@ pub enum OutputError {
     /// The topic is not there.
     #[error(
         "kafka at {brokers} has no topic {topic}: create it with \
-         `kafka-topics.sh --bootstrap-server {brokers} --create --topic {topic} --partitions 6`, \
+         `kafka-topics.sh --bootstrap-server {brokers} --create --topic {topic} --partitions 8 --config message.timestamp.type=LogAppendTime`, \
          or choose another with --kafka-topic"
     )]
     UnknownTopic {

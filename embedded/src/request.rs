@@ -17,9 +17,9 @@ use tokio::time::timeout;
 use upload::RECEIVE_TIMEOUT;
 pub(crate) use upload::Upload;
 
-/// Longest statement, in bytes, its parameters and URL aside. The engine's own `max_query_size` is
-/// 256 KiB unless a request sets it.
-pub(crate) const MAX_STATEMENT_BYTES: usize = 1 << 20;
+/// Longest statement, in bytes, its parameters and URL aside: query's longest, with the edges and nodes of its
+/// largest graph, has some megabytes. The engine's own `max_query_size` is 256 KiB unless a request sets it.
+pub(crate) const MAX_STATEMENT_BYTES: usize = 8 << 20;
 
 /// Parameters of the URL that are neither settings nor asked for here: they tune what a
 /// server does with connections.

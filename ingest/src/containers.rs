@@ -124,12 +124,13 @@ impl Containers {
         seen.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                // Events may come faster than containers are inspected, and must not keep the list from coming.
                 biased;
+                _ = relist.tick() => self.list(&engine).await?,
                 event = events.recv() => match event {
                     Some(event) => self.take_in(&engine, event?).await?,
                     None => return Err(EngineError::Ended),
                 },
-                _ = relist.tick() => self.list(&engine).await?,
                 _ = seen.tick() => {
                     let Self { names, inventory, .. } = self;
                     names.update(|index| inventory.seen(now_us(), index));

@@ -16,7 +16,8 @@
 //!
 //! **What `limit` does.** The largest edges stay. Each of the rest gives its traffic to an edge
 //! between the node `other` and whichever of its ends is still there, so the sums stay whole. Where they are
-//! many, the store has done so already ([`crate::sql::Kept`]).
+//! many, the store has done so already ([`crate::sql::Kept`]): of edges that rank the same it may keep others,
+//! and what it left out names no workload of an end that stays.
 
 mod node;
 mod sums;

@@ -187,10 +187,10 @@ impl Query {
         }
         let access = match &config.token_file {
             Some(path) => Access::of_file(path.clone())?,
+            None if config.no_tokens => Access::Open,
             None if config.listen.ip().is_loopback() => {
                 Access::Local(config.allowed_host.clone().into())
             }
-            None if config.no_tokens => Access::Open,
             None => return Err(QueryError::Open(config.listen)),
         };
         let limits = Limits {

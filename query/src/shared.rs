@@ -51,8 +51,15 @@ type Outcome<V, E> = OnceCell<Result<V, E>>;
 struct Entry<K, V, E> {
     key: K,
     outcome: Arc<Outcome<V, E>>,
-    /// Until when it is kept, and its bytes; none while it is being computed.
-    kept: Option<(Instant, usize)>,
+    /// None while it is being computed.
+    kept: Option<Kept>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    since: Instant,
+    until: Instant,
+    bytes: usize,
 }
 
 impl<K, V, E> Clone for Shared<K, V, E> {
@@ -97,7 +104,11 @@ impl<K: Clone + PartialEq, V: Clone, E: Clone> Shared<K, V, E> {
     fn place(&self, key: &K, anew: bool) -> Arc<Outcome<V, E>> {
         let now = Instant::now();
         let mut entries = self.entries();
-        entries.retain(|entry| entry.kept.is_none_or(|(until, _)| until > now));
+        // One that nobody waits for is of two who went at once, each the other's last.
+        entries.retain(|entry| match entry.kept {
+            Some(kept) => kept.until > now,
+            None => Arc::strong_count(&entry.outcome) > 1,
+        });
         let known = entries.iter().position(|entry| entry.key == *key);
         if let Some(entry) = known.map(|at| &mut entries[at]) {
             if anew {
@@ -111,15 +122,19 @@ impl<K: Clone + PartialEq, V: Clone, E: Clone> Shared<K, V, E> {
         outcome
     }
 
-    /// Keeps an answer; what would go first otherwise makes room for it.
+    /// Keeps an answer, unless it alone is too large. The oldest make room for it: were it those that go first
+    /// otherwise, what is kept long would leave no room for what is kept for a moment.
     fn keep(&self, outcome: &Arc<Outcome<V, E>>, keep: Duration, bytes: usize) {
         let mut entries = self.entries();
         let of_it = |entry: &&mut Entry<K, V, E>| Arc::ptr_eq(&entry.outcome, outcome);
-        if let Some(entry) = entries.iter_mut().find(of_it) {
-            entry.kept = Some((Instant::now() + keep, bytes));
+        if bytes > self.max_bytes {
+            entries.retain(|entry| !Arc::ptr_eq(&entry.outcome, outcome));
+        } else if let Some(entry) = entries.iter_mut().find(of_it) {
+            let since = Instant::now();
+            entry.kept = Some(Kept { since, until: since + keep, bytes });
         }
         let kept = |entries: &[Entry<K, V, E>]| {
-            let bytes = entries.iter().filter_map(|entry| entry.kept.map(|(_, bytes)| bytes));
+            let bytes = entries.iter().filter_map(|entry| entry.kept.map(|kept| kept.bytes));
             (bytes.clone().count(), bytes.sum::<usize>())
         };
         loop {
@@ -127,10 +142,10 @@ impl<K: Clone + PartialEq, V: Clone, E: Clone> Shared<K, V, E> {
             if count <= MAX_ENTRIES && bytes <= self.max_bytes {
                 return;
             }
-            let until = |entry: &Entry<K, V, E>| entry.kept.map(|(until, _)| until);
+            let since = |at: &usize| entries[*at].kept.map(|kept| kept.since);
             let places = (0..entries.len()).filter(|at| entries[*at].kept.is_some());
-            let Some(first) = places.min_by_key(|at| until(&entries[*at])) else { return };
-            entries.swap_remove(first);
+            let Some(oldest) = places.min_by_key(since) else { return };
+            entries.swap_remove(oldest);
         }
     }
 

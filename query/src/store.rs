@@ -11,10 +11,11 @@ use flowtrail_schema::sql::Retention;
 use flowtrail_service::store::{self, ClickHouseArgs};
 use serde::Deserialize;
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
 use crate::call::Statement;
 use crate::filter::Filter;
-use crate::params::{GraphRequest, GroupBy, ValuesRequest};
+use crate::params::{GraphRequest, GroupBy, MAX_LIMIT, ValuesRequest};
 use crate::planner::{Held, Plan, Tier, plan};
 use crate::reports::{GONE_AFTER_S, KNOWN_FOR_S, Reports};
 use crate::scope::{Scope, Tables};
@@ -32,6 +33,9 @@ const MAX_RESULT_BYTES: u64 = 64 << 20;
 /// Longest statement: one that names the edges and nodes of the largest `limit`, some 40 digits each, has a
 /// megabyte and more, once for each table.
 const MAX_STATEMENT_BYTES: &str = "8388608";
+/// Questions for lengths of intervals at a time: they come before a request is let in, and must not take the
+/// places of those that are.
+const MAX_INTERVALS_ASKED: usize = 4;
 /// On a cluster, a replica that is so many seconds behind is not asked while there is another: its reports
 /// could be there before its rows.
 const MAX_REPLICA_DELAY_S: &str = "5";
@@ -125,7 +129,9 @@ pub(crate) struct Store {
     intervals: Shared<(u32, u32), u32, StoreError>,
     /// What agents reported on a window, and when they were blind, likewise.
     reports: Shared<(Bounds, Scope), Reports, StoreError>,
-    blind_spots: Shared<(Bounds, Scope), Option<Vec<BlindRow>>, StoreError>,
+    /// By window, until when reports are due, and scope.
+    blind_spots: Shared<(Bounds, u32, Scope), Option<Vec<BlindRow>>, StoreError>,
+    intervals_asked: Arc<Semaphore>,
 }
 
 impl Store {
@@ -150,6 +156,7 @@ impl Store {
             intervals: Shared::new(MAX_KEPT_BYTES),
             reports: Shared::new(MAX_KEPT_BYTES),
             blind_spots: Shared::new(MAX_KEPT_BYTES),
+            intervals_asked: Arc::new(Semaphore::new(MAX_INTERVALS_ASKED)),
         }
     }
 
@@ -181,7 +188,12 @@ impl Store {
             let value = resolution_s(&lengths);
             Ok(Computed { value, keep: MOMENT, bytes: size_of_val(&value) })
         };
-        Ok(self.intervals.get(&(first, last), lengths).await?.0)
+        let asked = async {
+            // Never closed.
+            let _turn = self.intervals_asked.acquire().await;
+            lengths.await
+        };
+        Ok(self.intervals.get(&(first, last), asked).await?.0)
     }
 
     /// Since when each tier is whole.
@@ -236,8 +248,8 @@ impl Store {
         Ok(self.reports.get(&(bounds, scope.clone()), reports).await?.0)
     }
 
-    /// Which edges of a window stay as its request says; `None` if all do, or if that cannot be told before
-    /// their sums are known.
+    /// Which edges of a window stay as its request says; `None` if all do, as where two windows are compared,
+    /// or if that cannot be told before their sums are known.
     pub(crate) async fn kept(
         &self,
         request: &GraphRequest,
@@ -245,8 +257,11 @@ impl Store {
     ) -> Result<Option<Kept>, StoreError> {
         let GraphRequest { group_by, filter, stat, limit, .. } = request;
         let (limit, detail) = (*limit, Detail::of(*group_by, filter));
+        if limit > MAX_LIMIT || filter.q.reads_sums() {
+            return Ok(None);
+        }
         let ranked = sql::ranked(*group_by, detail, &filter.sql(), plan, *stat, limit + 1);
-        let Some(statement) = ranked.filter(|_| !filter.q.reads_sums()) else { return Ok(None) };
+        let Some(statement) = ranked else { return Ok(None) };
         let query = filter.bind(self.tables.ask(&filter.scope, &statement));
         let ranked: Vec<RankedRow> = rows(query).await?;
         Ok(Kept::of(&ranked, limit))

@@ -12,7 +12,7 @@ use super::program::{
 };
 
 /// Bytes kept of a frame: the tallest headers in use (Ethernet and two tags 22, IPv6 40, TCP 60) and
-/// as much again for IPv6 extension headers. Payload is never copied.
+/// as much again for IPv6 extension headers. Of the payload no more is copied, and none of it is read.
 const SNAP_LENGTH: u32 = 256;
 
 /// Bytes kept of a tunnel's packet: as much, and the headers outside it (Ethernet and two tags 22,

@@ -19,6 +19,9 @@ const MAX_NAME_BYTES: usize = 253;
 /// Networks of one container, at most: each needs an interface in it.
 const MAX_ENDPOINTS: usize = 256;
 
+/// Ports of a container that count as such that it listens on, the lowest: `--expose 1-65535` says nothing.
+const MAX_PORTS: usize = 256;
+
 /// A container, as far as names need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Container {
@@ -106,6 +109,7 @@ impl Container {
         let exposed = config.exposed_ports.unwrap_or_default();
         let ports: BTreeSet<u16> =
             exposed.iter().chain(told_ports.keys()).filter_map(|port| tcp_port(port)).collect();
+        let ports: BTreeSet<u16> = ports.into_iter().take(MAX_PORTS).collect();
         let networks = network.networks.unwrap_or_default();
         if networks.len() > MAX_ENDPOINTS {
             return Err(format!("it is in more than {MAX_ENDPOINTS} networks"));
@@ -203,7 +207,8 @@ fn own_name(id: &str, name: &str) -> String {
 
 /// Namespace, and kind and name of the workload.
 fn belongs_to(labels: &HashMap<String, String>, name: &str) -> (String, (&'static str, String)) {
-    let label = |label: &str| labels.get(label).filter(|value| !value.is_empty()).cloned();
+    let label =
+        |label: &str| labels.get(label).filter(|value| !value.is_empty()).map(|value| clean(value));
     if let Some(project) = label("com.docker.compose.project") {
         let service = label("com.docker.compose.service").unwrap_or_else(|| name.to_owned());
         return (project, ("ComposeService", service));
@@ -218,6 +223,13 @@ fn belongs_to(labels: &HashMap<String, String>, name: &str) -> (String, (&'stati
         return (stack, ("SwarmService", service));
     }
     (NO_PROJECT.to_owned(), ("Container", name.to_owned()))
+}
+
+/// A label is anybody's text, and becomes part of ids, where `/` and `>` divide names: what compose and stacks
+/// do not take in a name is `_`.
+fn clean(label: &str) -> String {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    label.chars().map(|c| if fits(c) { c } else { '_' }).collect()
 }
 
 /// The number of a port such as `80/tcp`.

@@ -87,10 +87,10 @@ fn scope(text: &str) -> Result<Scope, String> {
         return Ok(Scope::All);
     }
     let namespaces: Vec<_> = text.split(',').collect();
-    // RFC 1123, as Kubernetes names namespaces: a pattern or an empty name is a mistake.
+    // Those of Kubernetes (RFC 1123), and of compose projects: a pattern or an empty name is a mistake.
     let is_name = |name: &&str| {
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        !name.is_empty() && name.len() <= 63 && name.chars().all(fits)
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        !name.is_empty() && name.len() <= 253 && name.chars().all(fits)
     };
     if !namespaces.iter().all(is_name) {
         return Err(

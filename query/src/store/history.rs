@@ -64,7 +64,7 @@ impl Store {
             let bytes = value.iter().flatten().map(BlindRow::bytes).sum();
             Ok(Computed { value, keep: MOMENT, bytes })
         };
-        Ok(self.blind_spots.get(&(bounds, scope.clone()), blind_spots).await?.0)
+        Ok(self.blind_spots.get(&(bounds, due_s, scope.clone()), blind_spots).await?.0)
     }
 
     /// Since when there are reports, and reports by the hour, seconds since the epoch; 0 without any.

@@ -120,4 +120,13 @@ fn more_edges_than_may_travel_are_folded() {
         let left_out = (CLIENTS - 10) * (CLIENTS - 9) / 2;
         assert_eq!(rest, [(format!("other>{server}").as_str(), left_out)], "{group_by}");
     }
+    // So many edges that to name them takes megabytes; and windows of which all edges are compared.
+    let (from, to) = (T0 - 12 * 3_600 - 10, T0 + 3_600);
+    let graph = served.graph(from, to, &[("group_by", "ip"), ("stat", "bytes"), ("limit", "4000")]);
+    assert_eq!((graph.edges.len(), totals(&graph)[1]), (4_001, CLIENTS * (CLIENTS + 1) / 2));
+    let (from, to) = (format!("{from}000"), format!("{to}000"));
+    let pairs = [("from", from.as_str()), ("to", to.as_str()), ("group_by", "namespace")];
+    assert_eq!(served.get("/api/v1/diff", &pairs).status, 200);
+    let pairs = [&pairs[..2], &[("group_by", "pod"), ("port", "81")]].concat();
+    assert_eq!(served.get("/api/v1/diff", &pairs).status, 200);
 }

@@ -1,13 +1,13 @@
 //! Where the graph comes from: a query service, which for a folder is started here for one question.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use flowtrail_embedded::{Access, Engine, EngineError};
 use flowtrail_query::Query;
-use flowtrail_service::net::listen;
+use flowtrail_service::net::{host_name, listen};
 use flowtrail_service::tls::{self, Certificates};
 use tokio_util::sync::CancellationToken;
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
@@ -79,6 +79,12 @@ fn fetch(arguments: &Arguments, service: &str) -> anyhow::Result<String> {
         .http_status_as_error(false)
         // A token is for the service that was named, and no other.
         .max_redirects(0);
+    // A proxy of the environment is for other machines.
+    let host = service.split_once("://").map_or("", |(_, rest)| rest);
+    let host = host.split('/').next().unwrap_or_default();
+    if is_loopback(host_name(host)) {
+        config = config.proxy(None);
+    }
     if is_https {
         config = config.tls_config(trusting(arguments.ca_file.as_ref()));
     }
@@ -152,6 +158,11 @@ fn check_url(service: &str, arguments: &Arguments) -> anyhow::Result<bool> {
         );
     }
     Ok(is_https)
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// Whom to trust: as all of our clients do.
