@@ -193,4 +193,4 @@ fn no_service() -> &'static Arc<Identity> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

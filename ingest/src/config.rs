@@ -8,6 +8,7 @@ use clap::Args;
 use flowtrail_service::config::duration;
 
 use crate::containers::{DEFAULT_SOCKET, EngineAddress};
+use crate::edge_metrics::MAX_EDGES;
 use crate::identity::cidr::CidrName;
 
 /// Where names come from, and how rows are gathered for an insert.
@@ -64,6 +65,18 @@ pub struct Config {
     /// How long rows are gathered for one insert, at most.
     #[arg(long, env = "FLOWTRAIL_CHUNK_TIME", default_value = "1s", value_parser = chunk_time, value_name = "DURATION", help_heading = "Inserts")]
     pub chunk_time: Duration,
+
+    /// Edges between workloads whose traffic /metrics tells, of all namespaces, at most; the rest is one series
+    /// "other" of each metric. 0 for none.
+    #[arg(
+        long,
+        env = "FLOWTRAIL_EDGE_METRICS_MAX",
+        default_value = "0",
+        value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_EDGES)),
+        value_name = "EDGES",
+        help_heading = "Operations"
+    )]
+    pub edge_metrics_max: u32,
 }
 
 /// Most rows that may be asked for: a chunk must stay one block (ClickHouse's default is 1,048,449
@@ -82,6 +95,8 @@ impl Default for Config {
             cidr_names: Vec::new(),
             chunk_rows: ROWS,
             chunk_time: Duration::from_secs(1),
+            // Whoever reaches the admin port reads them without a token.
+            edge_metrics_max: 0,
         }
     }
 }
@@ -156,6 +171,16 @@ mod tests {
         let endless = ["ingest", "--chunk-time", "400000000000y"];
         let error = Command::try_parse_from(endless).err().unwrap();
         assert!(error.to_string().contains("10min at most"), "{error}");
+    }
+
+    #[test]
+    fn a_scrape_has_an_end() {
+        let given = |edges| Command::try_parse_from(["ingest", "--edge-metrics-max", edges]);
+        assert_eq!(given("20000").unwrap().config.edge_metrics_max, MAX_EDGES);
+        for wrong in ["20001", "many"] {
+            let error = given(wrong).err().unwrap().to_string();
+            assert!(error.contains("--edge-metrics-max"), "{error}");
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod connections;
 pub mod containers;
 mod dead_letters;
 mod dedup;
+mod edge_metrics;
 mod error;
 pub mod identity;
 mod journal;
@@ -55,6 +56,7 @@ use tracing::{info, warn};
 
 pub use config::Config;
 use containers::EngineAddress;
+use edge_metrics::EdgeMetrics;
 pub use error::IngestError;
 use identity::cidr::CidrNames;
 use metrics::IngestMetrics;
@@ -104,7 +106,8 @@ impl Ingest {
         let path = config.names.clone();
         let names_file = path.map(|path| NamesFile::open(path, names.clone())).transpose()?;
         config.containers.as_ref().map_or(Ok(()), EngineAddress::check)?;
-        let metrics = IngestMetrics::register(metrics);
+        let edges = EdgeMetrics::register(metrics, config.edge_metrics_max);
+        let metrics = IngestMetrics::register(metrics).with_edges(edges);
         Ok(Self { config, source, store, names, names_file, kubernetes: None, metrics })
     }
 

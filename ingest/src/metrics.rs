@@ -2,7 +2,6 @@
 
 use std::sync::atomic::AtomicU64;
 
-use flowtrail_schema::FlowRecord;
 use flowtrail_schema::row::EntityKind;
 use flowtrail_service::metrics::Metrics;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -11,7 +10,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
-use crate::naming::ConnectionNames;
+use crate::columns::NamedRecord;
+use crate::edge_metrics::{EdgeMetrics, EdgeSums};
 
 /// The pipeline's metrics. Clones share the values.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub(crate) struct IngestMetrics {
     pub(crate) lag_seconds: Family<PartitionLabel, Gauge<f64, AtomicU64>>,
     ends: Family<EndLabel, Counter>,
     joins: Family<Outcome, Counter>,
+    /// If they are wanted.
+    edges: Option<EdgeMetrics>,
 }
 
 /// What an end of a record is: an [`EntityKind`], or `cidr` for an external one with a name.
@@ -67,7 +69,7 @@ pub(crate) struct Table {
 }
 
 impl IngestMetrics {
-    /// Registers all.
+    /// Registers all but those of edges.
     pub(crate) fn register(metrics: &Metrics) -> Self {
         let ingest = Self {
             messages: Family::default(),
@@ -91,6 +93,7 @@ impl IngestMetrics {
             lag_seconds: Family::default(),
             ends: Family::default(),
             joins: Family::default(),
+            edges: None,
         };
         metrics.register(|registry| {
             registry.register(
@@ -179,6 +182,11 @@ impl IngestMetrics {
         ingest
     }
 
+    /// Counts edges too, if they are wanted.
+    pub(crate) fn with_edges(self, edges: Option<EdgeMetrics>) -> Self {
+        Self { edges, ..self }
+    }
+
     /// Messages of an outcome.
     pub(crate) fn message(&self, outcome: &'static str) {
         self.messages.get_or_create(&Outcome { outcome }).inc();
@@ -209,7 +217,13 @@ impl IngestMetrics {
         self.rows.get_or_create(&Table { table }).inc_by(rows);
     }
 
-    /// What the ends of a chunk's records are.
+    /// To count the names of a chunk's records.
+    pub(crate) fn names(&self) -> Named {
+        let edges = self.edges.as_ref().map(|_| EdgeSums::default());
+        Named { edges, ..Named::default() }
+    }
+
+    /// What the ends of a chunk's records are, and of its primary ones the edges.
     pub(crate) fn named(&self, named: &Named) {
         let kinds = std::iter::once("cidr").chain(EntityKind::ALL.iter().map(|kind| kind.as_str()));
         for (kind, count) in kinds.zip(named.ends).filter(|(_, count)| *count > 0) {
@@ -218,6 +232,9 @@ impl IngestMetrics {
         self.joins.get_or_create(&Outcome { outcome: "hit" }).inc_by(named.joined);
         let missed = named.records - named.joined;
         self.joins.get_or_create(&Outcome { outcome: "miss" }).inc_by(missed);
+        if let (Some(edges), Some(sums)) = (&self.edges, &named.edges) {
+            edges.add(sums);
+        }
     }
 
     /// A failed insert into a table.
@@ -227,18 +244,21 @@ impl IngestMetrics {
 }
 
 /// What the names of a chunk's records came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Named {
     records: u64,
     /// Ends by the number of their [`EntityKind`]; 0 for networks with a name.
     ends: [u64; 6],
     /// Records of which another observation told a better end.
     joined: u64,
+    /// If they are wanted.
+    edges: Option<EdgeSums>,
 }
 
 impl Named {
     /// Counts a record.
-    pub(crate) fn count(&mut self, record: &FlowRecord, names: &ConnectionNames) {
+    pub(crate) fn count(&mut self, row: &NamedRecord<'_>) {
+        let NamedRecord { record, names, primary, .. } = row;
         self.records += 1;
         for identity in [&names.client.identity, &names.server.identity] {
             let network = identity.kind == EntityKind::External && !identity.name.is_empty();
@@ -250,5 +270,8 @@ impl Named {
         }
         let as_seen = (names.client.real, names.server.real) == (record.client, record.server);
         self.joined += u64::from(!as_seen);
+        if let Some(edges) = self.edges.as_mut().filter(|_| *primary) {
+            edges.add(record, names);
+        }
     }
 }

@@ -173,16 +173,17 @@ impl Partition {
     }
 
     /// Names the records of a chunk, by then all observed, and makes their rows; but of days that were
-    /// written before, the rows are those that were written.
+    /// written before, the rows are those that were written, and not counted.
     pub(crate) fn rows(
         &mut self,
         chunk: &Chunk,
         topic: &Topic,
         index: &IdentityIndex,
         written: Written,
+        mut named: Named,
     ) -> Rows {
         let mut days: BTreeMap<u64, FlowColumns> = BTreeMap::new();
-        let (mut coverage, mut counted) = (Vec::new(), Named::default());
+        let mut coverage = Vec::new();
         let mut some = Vec::with_capacity(ROWS_AT_ONCE);
         for batch in &chunk.batches {
             let mut decided = batch.decided().peekable();
@@ -197,7 +198,7 @@ impl Partition {
                     let columns =
                         days.entry(day).or_insert_with(|| FlowColumns::with_capacity(room));
                     let rows = self.named(&some, chunk.id, topic, index);
-                    rows.iter().for_each(|row| counted.count(&row.record, &row.names));
+                    rows.iter().for_each(|row| named.count(row));
                     columns.extend(&rows);
                 }
                 some.clear();
@@ -209,7 +210,7 @@ impl Partition {
         flows.extend(days.into_iter().map(|(day, columns)| (day, columns.finish())));
         let mut delivery = chunk.delivery(&topic.name, &topic.id);
         delivery.records = flows.values().map(|rows| rows.count as u64).sum();
-        Rows { flows, coverage, delivery, named: counted }
+        Rows { flows, coverage, delivery, named }
     }
 
     /// Records, their directions settled, with the names of their ends.

@@ -206,7 +206,8 @@ impl Pipeline {
             let rows = match found {
                 Some(found) => {
                     self.names.settle(ends(&chunk), SETTLE_TIMEOUT).await;
-                    Some(partition.rows(&chunk, topic, &self.names.read(), found))
+                    let named = self.metrics.names();
+                    Some(partition.rows(&chunk, topic, &self.names.read(), found, named))
                 }
                 // All of it is there.
                 None => None,

@@ -196,7 +196,8 @@ fn random_text(rng: &mut Rng, texts: &[Arc<str>]) -> Arc<str> {
     }
 }
 
-fn random_record(rng: &mut Rng) -> FlowRecord {
+/// A record that is random in everything.
+pub(crate) fn random_record(rng: &mut Rng) -> FlowRecord {
     let at_us = START_US + rng.u64(..DAYS * DAY_US);
     let interval = IntervalLength::default().interval_at(at_us);
     let name = format!("veth{}", rng.u8(..));

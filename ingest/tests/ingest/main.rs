@@ -14,6 +14,8 @@ mod containers;
 #[cfg(test)]
 mod docker;
 #[cfg(test)]
+mod edge_metrics;
+#[cfg(test)]
 mod engine;
 #[cfg(test)]
 mod kafka;

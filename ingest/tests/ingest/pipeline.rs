@@ -212,7 +212,8 @@ async fn a_failing_insert_is_retried_until_it_succeeds() {
     let (sender, receiver) = mpsc::channel(1);
     let source = Source::Channel { receiver, topic_id: "run".to_owned(), partitions: 1 };
     let metrics = Metrics::new();
-    let ingest = Ingest::new(Config::default(), source, store.clone(), &metrics).unwrap();
+    let config = Config { edge_metrics_max: 1, ..Config::default() };
+    let ingest = Ingest::new(config, source, store.clone(), &metrics).unwrap();
     let readiness = Readiness::default();
     let shutdown = CancellationToken::new();
     let run = tokio::spawn(ingest.run(readiness.part("ingest"), shutdown.clone()));
@@ -231,6 +232,9 @@ async fn a_failing_insert_is_retried_until_it_succeeds() {
     assert_eq!(run.await.unwrap().unwrap().records, 1);
     assert_eq!(number(&store, "count()", "flows").await, 1);
     assert!(readiness.waiting_for().is_empty());
+    let edge = "flowtrail_edge_connections_total{client_namespace=\"\",client_workload=\"unknown\",\
+                server_namespace=\"\",server_workload=\"external\"} 1\n";
+    assert!(metrics.encode().contains(edge), "{}", metrics.encode());
 }
 
 /// Waits until something holds.
