@@ -32,7 +32,7 @@ engine: ## Get the embedded ClickHouse engine once, into ~/.cache/flowtrail
 test: engine ## Run all tests but those that need a Kafka broker (root, for network namespaces)
 	@deploy/setup.sh demo test golden
 	cargo build --workspace
-	cargo test --workspace
+	cargo test --workspace --no-fail-fast
 
 .PHONY: test-kafka
 test-kafka: engine ## Run the distributed shape through a real Apache Kafka broker (Java 17, Maven)

@@ -97,6 +97,15 @@ impl Access {
         names_this_machine(host) || names.iter().any(is_allowed)
     }
 
+    /// Whether a page of another site asks unseen, for an image say: it cannot read what comes of it, but make this
+    /// service work. A link that somebody follows is another thing.
+    pub(crate) fn is_abused(&self, headers: &HeaderMap) -> bool {
+        let says = |name, what| headers.get(name).is_some_and(|value| value == what);
+        matches!(self, Self::Local(_))
+            && says("sec-fetch-site", "cross-site")
+            && !says("sec-fetch-mode", "navigate")
+    }
+
     /// What a caller may see; nothing at all without a token that is known.
     pub(crate) fn scope(&self, headers: &HeaderMap) -> Option<Scope> {
         match self {

@@ -15,9 +15,9 @@
 //! or, without one or where workloads are not told apart, as under `namespace`.
 //!
 //! **What `limit` does.** The largest edges stay. Each of the rest gives its traffic to an edge
-//! between the node `other` and whichever of its ends is still there, so the sums stay whole. Where they are
-//! many, the store has done so already ([`crate::sql::Kept`]): of edges that rank the same it may keep others,
-//! and what it left out names no workload of an end that stays.
+//! between the node `other`, which lists no addresses, and whichever of its ends is still there, so the
+//! sums stay whole. Where they are many, the store has done so already ([`crate::sql::Kept`]): of edges
+//! that rank the same it may keep others, and what it left out names no workload of an end that stays.
 
 mod node;
 mod sums;
@@ -143,13 +143,20 @@ impl Folded {
             let kept: BTreeSet<&String> =
                 ranked.iter().flat_map(|((source, target), _)| [source, target]).collect();
             let mut edges: BTreeMap<(String, String), EdgeSums> = folded.into_iter().collect();
-            for ((source, target), sums) in rest {
-                let ends = match (kept.contains(&source), kept.contains(&target)) {
-                    (true, _) => (source, other.clone()),
-                    (false, true) => (other.clone(), target),
-                    (false, false) => (other.clone(), other.clone()),
+            for ((source, target), mut sums) in rest {
+                let source_stays = kept.contains(&source);
+                let target_stays = !source_stays && kept.contains(&target);
+                // What is left out has too many addresses to list.
+                let end = |stays, id, addresses: &mut BTreeSet<_>| {
+                    if stays {
+                        return id;
+                    }
+                    addresses.clear();
+                    other.clone()
                 };
-                edges.entry(ends).or_default().merge(&sums);
+                let source = end(source_stays, source, &mut sums.client_addresses);
+                let target = end(target_stays, target, &mut sums.server_addresses);
+                edges.entry((source, target)).or_default().merge(&sums);
             }
             folded = edges.into_iter().collect();
         }

@@ -140,7 +140,7 @@ fn question(summary: &str, parameters: Vec<Value>, answer: &Value) -> Value {
         "304".to_owned(),
         json!({ "description": "The caller has the answer (If-None-Match)" }),
     );
-    for status in ["400", "401", "414", "421", "422", "429", "500", "503", "504"] {
+    for status in ["400", "401", "403", "414", "421", "422", "429", "500", "503", "504"] {
         responses.insert(status.to_owned(), json!({ "$ref": "#/components/responses/Problem" }));
     }
     json!({ "summary": summary, "parameters": parameters, "responses": responses, "security": security() })

@@ -85,7 +85,7 @@ fn a_name_that_leads_to_this_machine_is_refused() {
 
 #[test]
 fn a_statement_has_a_longest_length() {
-    let mut response = post(&[], format!("SELECT '{}'", "x".repeat(2 << 20)));
+    let mut response = post(&[], format!("SELECT '{}'", "x".repeat(9 << 20)));
     assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
     assert!(response.body_mut().read_to_string().unwrap().contains("QUERY_IS_TOO_LARGE"));
 }

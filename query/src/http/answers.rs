@@ -26,6 +26,8 @@ const MAX_BYTES: usize = 16 << 20;
 
 /// A node, an edge, a point takes as much again in texts, about, which are not counted one by one.
 const WITH_TEXTS: usize = 2;
+/// A Service, port or address that is listed of one.
+const LISTED_BYTES: usize = 64;
 
 /// The answers that are kept, and those being computed. Clones share them.
 #[derive(Clone)]
@@ -148,8 +150,12 @@ trait Dated {
     fn bytes(&self) -> usize;
 }
 
+fn of<T>(answer: &T, count: fn(&T) -> usize) -> usize {
+    count(answer)
+}
+
 macro_rules! dated {
-    ($answer:ty, $($list:ident: $item:ty),+) => {
+    ($answer:ty, $($list:ident: $item:ty),+ $(; $listed:expr)?) => {
         impl Dated for $answer {
             fn window(&self) -> &Window {
                 &self.window
@@ -160,13 +166,19 @@ macro_rules! dated {
             }
 
             fn bytes(&self) -> usize {
-                WITH_TEXTS * (0 $(+ self.$list.len() * size_of::<$item>())+)
+                let items = 0 $(+ self.$list.len() * size_of::<$item>())+;
+                let listed: usize = 0 $(+ of(self, $listed))?;
+                WITH_TEXTS * items + LISTED_BYTES * listed
             }
         }
     };
 }
 
-dated!(Graph, nodes: Node, edges: Edge);
+dated!(Graph, nodes: Node, edges: Edge; |graph| {
+    let of_nodes = graph.nodes.iter().map(|node| node.addresses.len());
+    let of_edges = graph.edges.iter().map(|edge| edge.services.len() + edge.server_ports.len());
+    of_nodes.chain(of_edges).sum::<usize>()
+});
 dated!(TimeSeries, points: Point);
 dated!(CoverageSteps, points: AgentCoverage);
 dated!(Values, values: Value);

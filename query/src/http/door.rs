@@ -27,6 +27,10 @@ pub(crate) async fn guard(
                       address, or start it with --allowed-host NAME";
         return Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).into_response();
     }
+    if access.is_abused(request.headers()) {
+        let detail = "a page of another site asks: this service is for whoever is on this machine";
+        return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
+    }
     let path = request.uri().path();
     if PUBLIC.contains(&path) {
         return next.run(request).await;

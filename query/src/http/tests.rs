@@ -200,6 +200,16 @@ async fn a_page_whose_name_leads_here_does_not_get_in() {
 }
 
 #[tokio::test]
+async fn a_page_of_another_site_cannot_make_it_work() {
+    let address = served(Access::Local(Arc::default())).await;
+    let status = async |mode: &str| {
+        let headers = format!("sec-fetch-site: cross-site\r\nsec-fetch-mode: {mode}\r\n");
+        ask_as("localhost", address, "GET", "/openapi.json", &headers).await.status
+    };
+    assert_eq!((status("no-cors").await, status("navigate").await), (403, 200));
+}
+
+#[tokio::test]
 async fn nobody_passes_the_door_without_a_token() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tokens");

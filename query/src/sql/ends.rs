@@ -46,6 +46,7 @@ pub(super) fn columns(group_by: GroupBy, some_stay: bool) -> String {
             format!("{key} AS {end}_{part}")
         });
         let listed = listed_address(side, group_by);
+        let listed = if some_stay { staying(end, "address", &listed) } else { listed };
         keys.chain([format!("{listed} AS {end}_listed")]).collect::<Vec<_>>()
     };
     let mut columns: Vec<_> = SIDES.into_iter().flat_map(of_side).collect();
