@@ -6,16 +6,12 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
 use crate::common::{Served, served};
-use crate::tiers::{DAY_S, DAY0, DAYS, any_row};
+use crate::tiers::{DAY_S, DAY0, DAYS, any_row, begin_at};
 
 /// Rows of some days, so that every table is read: the same in every run.
 fn with_rows(database: &str) -> Served {
     let mut rows = vec(any_row(), 60).new_tree(&mut TestRunner::deterministic()).unwrap().current();
-    for row in &mut rows {
-        row.interval_start += DAY0;
-        let first_seen = i64::from(row.interval_start) * 1_000_000;
-        (row.first_seen, row.last_seen) = (first_seen, first_seen + 9_000_000);
-    }
+    begin_at(&mut rows, DAY0);
     let served = served(database);
     served.insert("flows", &rows);
     served

@@ -17,7 +17,7 @@ use proptest::test_runner::{Config, TestRunner};
 use regex::Regex;
 
 use crate::common::served;
-use crate::tiers::{DAY_S, DAY0, DAYS, any_row};
+use crate::tiers::{DAY_S, DAY0, DAYS, any_row, begin_at};
 
 /// A name that would be noticed wherever it is not bound.
 const ODD: &str = "it's \"a\\b\"\t\n% ü {q0:String}";
@@ -276,10 +276,8 @@ fn what_is_kept_is_what_a_plain_evaluation_keeps() {
         // Days of its own, so that all cases share the tables.
         let start = DAY0 + case.get() * DAYS * DAY_S;
         case.set(case.get() + 1);
+        begin_at(&mut rows, start);
         for row in &mut rows {
-            row.interval_start += start;
-            let first_seen = i64::from(row.interval_start) * 1_000_000;
-            (row.first_seen, row.last_seen) = (first_seen, first_seen + 9_000_000);
             if row.server_port == 82 && !row.service_name.is_empty() {
                 ODD.clone_into(&mut row.service_name);
             }

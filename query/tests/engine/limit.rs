@@ -8,7 +8,7 @@ use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::common::{Served, T0, served};
-use crate::tiers::{DAY_S, DAY0, DAYS, any_row};
+use crate::tiers::{DAY_S, DAY0, DAYS, any_row, begin_at};
 
 /// A condition that every edge meets: whoever reads sums folds what the store answers.
 const ALWAYS: (&str, &str) = ("q", "connections >= 0");
@@ -57,11 +57,7 @@ fn the_store_folds_as_the_service_does() {
     let result = TestRunner::new(config).run(&strategy, |(mut rows, questions)| {
         let start = DAY0 + case.get() * DAYS * DAY_S;
         case.set(case.get() + 1);
-        for row in &mut rows {
-            row.interval_start += start;
-            let first_seen = i64::from(row.interval_start) * 1_000_000;
-            (row.first_seen, row.last_seen) = (first_seen, first_seen + 9_000_000);
-        }
+        begin_at(&mut rows, start);
         served.insert("flows", &rows);
         for ((group_by, (stat, rank), limit), (from, length)) in questions {
             let (from, to) = (start + from * 10, start + (from + length).min(DAYS * 8_640) * 10);

@@ -10,7 +10,7 @@ use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::common::{Served, T0, report, row, served};
-use crate::tiers::{DAY_S, DAY0, DAYS, any_row};
+use crate::tiers::{DAY_S, DAY0, DAYS, any_row, begin_at};
 
 impl Served {
     pub(crate) fn series(&self, from: u32, to: u32, pairs: &[(&str, &str)]) -> TimeSeries {
@@ -153,11 +153,7 @@ fn points_are_what_graphs_say() {
         let start = DAY0 + case.get() * 40 * DAY_S;
         case.set(case.get() + 1);
         let mut rows = rows;
-        for row in &mut rows {
-            row.interval_start += start;
-            let first_seen = i64::from(row.interval_start) * 1_000_000;
-            (row.first_seen, row.last_seen) = (first_seen, first_seen + 9_000_000);
-        }
+        begin_at(&mut rows, start);
         served.insert("flows", &rows);
         questions.iter().for_each(|question| check(&served, start, question));
         Ok(())

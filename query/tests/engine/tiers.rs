@@ -87,6 +87,15 @@ prop_compose! {
     }
 }
 
+/// Moves rows of [`any_row`] to a case that begins at `start`, with packets up to each interval's last second.
+pub(crate) fn begin_at(rows: &mut [FlowRow], start: u32) {
+    for row in rows {
+        row.interval_start += start;
+        let first_seen = i64::from(row.interval_start) * 1_000_000;
+        (row.first_seen, row.last_seen) = (first_seen, first_seen + 9_000_000);
+    }
+}
+
 const QUESTIONS: &[&[(&str, &str)]] = &[
     &[],
     &[("namespace", "shop")],
@@ -114,11 +123,7 @@ fn the_planned_answer_is_that_of_raw_rows_alone() {
         let start = DAY0 + case.get() * DAYS * DAY_S;
         case.set(case.get() + 1);
         let mut rows = rows;
-        for row in &mut rows {
-            row.interval_start += start;
-            let first_seen = i64::from(row.interval_start) * 1_000_000;
-            (row.first_seen, row.last_seen) = (first_seen, first_seen + 9_000_000);
-        }
+        begin_at(&mut rows, start);
         // Some come late.
         for some in rows.chunks(20) {
             planned.insert("flows", some);
