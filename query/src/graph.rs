@@ -19,19 +19,24 @@
 //! sums stay whole. Where they are many, the store has done so already ([`crate::sql::Kept`]): of edges
 //! that rank the same it may keep others, and what it left out names no workload of an end that stays.
 
+mod faces;
+mod listed;
 mod node;
 mod sums;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv6Addr;
 
+use faces::{Faces, Named};
+use listed::Listed;
 pub(crate) use node::{Face, label};
 pub(crate) use sums::{Measure, Sums};
 
 use crate::answer::{Edge, Node};
 use crate::expression::Expression;
 use crate::params::{GroupBy, Stat};
-use crate::sql::{EdgeRow, MAX_LISTED, OpenRow};
+use crate::sql::{EdgeRow, OpenRow};
 
 /// The rows that a graph is made of.
 #[derive(Debug, Default)]
@@ -44,21 +49,24 @@ pub(crate) struct Rows {
     pub(crate) open_at_end: Vec<OpenRow>,
 }
 
-/// Edges by the ids of their ends, and the nodes they touch by id.
-#[derive(Debug, Default)]
+/// Nodes of an edge, client first: by number, then by their place in the order of ids.
+type Ends = (usize, usize);
+
+/// Edges by the numbers of their ends. In boxes, as they are sorted and large.
+#[derive(Debug)]
 struct Folded {
-    edges: BTreeMap<(String, String), EdgeSums>,
-    faces: BTreeMap<String, Face>,
+    faces: Faces,
+    edges: HashMap<Ends, Box<EdgeSums>>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct EdgeSums {
     sums: Sums,
     seen: Option<(i64, i64)>,
-    server_ports: BTreeSet<u16>,
-    services: BTreeSet<String>,
-    client_addresses: BTreeSet<Ipv6Addr>,
-    server_addresses: BTreeSet<Ipv6Addr>,
+    server_ports: Listed<u16>,
+    services: Listed<String>,
+    client_addresses: Listed<Ipv6Addr>,
+    server_addresses: Listed<Ipv6Addr>,
 }
 
 /// The graph of some rows: of the edges whose sums `q` keeps at most `limit` of their own, ranked by `stat`, and
@@ -71,98 +79,111 @@ pub(crate) fn graph(
     limit: usize,
     from_ms: i64,
 ) -> (Vec<Node>, Vec<Edge>) {
-    let mut folded = Folded::default();
+    let edges = HashMap::with_capacity(rows.edges.len());
+    let mut folded = Folded { faces: Faces::new(group_by), edges };
     for row in rows.edges {
-        folded.add_edge(group_by, row);
+        folded.add_edge(row);
     }
     for row in rows.open_at_start {
         let (connections, inferred) = (row.connections, row.inferred);
-        folded.add_open(group_by, row, Sums { connections, inferred, ..Sums::default() });
+        folded.add_open(row, Sums { connections, inferred, ..Sums::default() });
     }
     for row in rows.open_at_end {
         let open = row.connections;
-        folded.add_open(group_by, row, Sums { open, ..Sums::default() });
+        folded.add_open(row, Sums { open, ..Sums::default() });
     }
     folded.edges.retain(|_, edge| q.keeps(&edge.sums));
-    let ranked = folded.limited(stat, limit);
-    let nodes = nodes(&folded.faces, &ranked);
-    let edges = ranked.into_iter().map(|(ends, sums)| edge(ends, sums, from_ms)).collect();
+
+    let Folded { mut faces, edges } = folded;
+    let other = faces.other();
+    let named = faces.by_id();
+    let mut places = vec![0; named.len()];
+    named.iter().enumerate().for_each(|(place, named)| places[named.node] = place);
+    let edges = edges.into_iter().map(|((a, b), sums)| ((places[a], places[b]), sums));
+    let ranked = limited(edges, places[other], stat, limit);
+    let nodes = nodes(faces, &named, &ranked);
+    let edges = ranked.into_iter().map(|(ends, sums)| edge(ends, *sums, &named, from_ms)).collect();
     (nodes, edges)
 }
 
 impl Folded {
-    fn add_edge(&mut self, group_by: GroupBy, row: EdgeRow) {
-        let source = self.node(Face::of(group_by, &row.source));
-        let target = self.node(Face::of(group_by, &row.target));
-        let more = EdgeSums {
+    fn add_edge(&mut self, mut row: EdgeRow) {
+        let sums = EdgeSums {
+            sums: Sums::of(&mut row),
             seen: Some((row.first_seen_ms, row.last_seen_ms)),
-            server_ports: row.server_ports.iter().copied().collect(),
-            services: row.services.iter().cloned().collect(),
-            client_addresses: row.client_addresses.iter().copied().collect(),
-            server_addresses: row.server_addresses.iter().copied().collect(),
-            sums: Sums::of(row),
+            server_ports: row.server_ports.into(),
+            services: row.services.into(),
+            client_addresses: row.client_addresses.into(),
+            server_addresses: row.server_addresses.into(),
         };
-        self.edges.entry((source, target)).or_default().merge(&more);
+        let ends = (self.faces.of(row.source), self.faces.of(row.target));
+        self.add(ends, sums);
     }
 
-    fn add_open(&mut self, group_by: GroupBy, row: OpenRow, sums: Sums) {
-        let source = self.node(Face::of(group_by, &row.source));
-        let target = self.node(Face::of(group_by, &row.target));
-        let more = EdgeSums {
+    fn add_open(&mut self, row: OpenRow, sums: Sums) {
+        let ends = (self.faces.of(row.source), self.faces.of(row.target));
+        let sums = EdgeSums {
             sums,
             seen: None,
-            server_ports: row.server_ports.into_iter().collect(),
-            services: row.services.into_iter().collect(),
-            client_addresses: row.client_addresses.into_iter().collect(),
-            server_addresses: row.server_addresses.into_iter().collect(),
+            server_ports: row.server_ports.into(),
+            services: row.services.into(),
+            client_addresses: row.client_addresses.into(),
+            server_addresses: row.server_addresses.into(),
         };
-        self.edges.entry((source, target)).or_default().merge(&more);
+        self.add(ends, sums);
     }
 
-    /// The id of a node. One that was seen with and without a workload has it.
-    fn node(&mut self, face: Face) -> String {
-        let id = face.id();
-        let known = self.faces.entry(id.clone()).or_default();
-        if (&known.workload, &known.workload_kind) <= (&face.workload, &face.workload_kind) {
-            *known = face;
-        }
-        id
-    }
-
-    /// All edges, ranked: the first `limit` as they are, the rest folded, and what was so already.
-    fn limited(&mut self, stat: Stat, limit: usize) -> Vec<((String, String), EdgeSums)> {
-        let other = Face::other().id();
-        let all = std::mem::take(&mut self.edges).into_iter();
-        let (mut folded, mut ranked): (Vec<_>, Vec<_>) =
-            all.partition(|((source, target), _)| *source == other || *target == other);
-        // Stable, so that equals stay ordered by id.
-        ranked.sort_by(|(_, a), (_, b)| rank(b, stat).total_cmp(&rank(a, stat)));
-        let rest = ranked.split_off(limit.min(ranked.len()));
-        if !rest.is_empty() {
-            self.node(Face::other());
-            let kept: BTreeSet<&String> =
-                ranked.iter().flat_map(|((source, target), _)| [source, target]).collect();
-            let mut edges: BTreeMap<(String, String), EdgeSums> = folded.into_iter().collect();
-            for ((source, target), mut sums) in rest {
-                let source_stays = kept.contains(&source);
-                let target_stays = !source_stays && kept.contains(&target);
-                // What is left out has too many addresses to list.
-                let end = |stays, id, addresses: &mut BTreeSet<_>| {
-                    if stays {
-                        return id;
-                    }
-                    addresses.clear();
-                    other.clone()
-                };
-                let source = end(source_stays, source, &mut sums.client_addresses);
-                let target = end(target_stays, target, &mut sums.server_addresses);
-                edges.entry((source, target)).or_default().merge(&sums);
+    fn add(&mut self, ends: Ends, sums: EdgeSums) {
+        match self.edges.entry(ends) {
+            Entry::Vacant(place) => {
+                place.insert(Box::new(sums));
             }
-            folded = edges.into_iter().collect();
+            Entry::Occupied(mut known) => known.get_mut().merge(&sums),
         }
-        ranked.extend(folded);
-        ranked
     }
+}
+
+/// All edges, ranked: the first `limit` as they are, the rest folded, and what was so already. Ends are places
+/// in the order of ids.
+fn limited(
+    edges: impl Iterator<Item = (Ends, Box<EdgeSums>)>,
+    other: usize,
+    stat: Stat,
+    limit: usize,
+) -> Vec<(Ends, Box<EdgeSums>)> {
+    let (mut folded, mut ranked) = (BTreeMap::new(), Vec::new());
+    for (ends, sums) in edges {
+        if ends.0 == other || ends.1 == other {
+            folded.insert(ends, sums);
+        } else {
+            ranked.push((rank(&sums, stat), ends, sums));
+        }
+    }
+    // Equals are ordered by id.
+    ranked.sort_unstable_by(|(a, a_ends, _), (b, b_ends, _)| {
+        b.total_cmp(a).then_with(|| a_ends.cmp(b_ends))
+    });
+    let rest = ranked.split_off(limit.min(ranked.len()));
+    let kept: HashSet<usize> = if rest.is_empty() {
+        HashSet::new()
+    } else {
+        ranked.iter().flat_map(|(_, (source, target), _)| [*source, *target]).collect()
+    };
+    for (_, (mut source, mut target), mut sums) in rest {
+        let source_stays = kept.contains(&source);
+        // What is left out has too many addresses to list.
+        if !source_stays {
+            source = other;
+            sums.client_addresses.clear();
+        }
+        if source_stays || !kept.contains(&target) {
+            target = other;
+            sums.server_addresses.clear();
+        }
+        folded.entry((source, target)).or_default().merge(&sums);
+    }
+    let own = ranked.into_iter().map(|(_, ends, sums)| (ends, sums));
+    own.chain(folded).collect()
 }
 
 impl EdgeSums {
@@ -174,18 +195,10 @@ impl EdgeSums {
             }
             (one, another) => one.or(another),
         };
-        add_lowest(&mut self.server_ports, &other.server_ports);
-        add_lowest(&mut self.services, &other.services);
-        add_lowest(&mut self.client_addresses, &other.client_addresses);
-        add_lowest(&mut self.server_addresses, &other.server_addresses);
-    }
-}
-
-/// Keeps the lowest of both, one more than is listed: the same whatever the order of merging.
-fn add_lowest<T: Ord + Clone>(set: &mut BTreeSet<T>, other: &BTreeSet<T>) {
-    set.extend(other.iter().cloned());
-    while set.len() > MAX_LISTED + 1 {
-        set.pop_last();
+        self.server_ports.add(&other.server_ports);
+        self.services.add(&other.services);
+        self.client_addresses.add(&other.client_addresses);
+        self.server_addresses.add(&other.server_addresses);
     }
 }
 
@@ -202,61 +215,61 @@ fn rank(edge: &EdgeSums, stat: Stat) -> f64 {
     }
 }
 
-fn edge((source, target): (String, String), edge: EdgeSums, from_ms: i64) -> Edge {
+fn edge((source, target): Ends, edge: EdgeSums, named: &[Named], from_ms: i64) -> Edge {
     let (first_seen, last_seen) = edge.seen.unwrap_or((from_ms, from_ms));
-    let more = edge.server_ports.len() > MAX_LISTED || edge.services.len() > MAX_LISTED;
+    let (server_ports, more_ports) = edge.server_ports.told();
+    let (services, more_services) = edge.services.told();
+    let (source, target) = (&named[source].id, &named[target].id);
     Edge {
         id: format!("{source}>{target}"),
-        source,
-        target,
-        server_ports: edge.server_ports.into_iter().take(MAX_LISTED).collect(),
-        services: edge.services.into_iter().take(MAX_LISTED).collect(),
-        more,
+        source: source.clone(),
+        target: target.clone(),
+        server_ports,
+        services,
+        more: more_ports || more_services,
         first_seen,
         last_seen,
         traffic: edge.sums.traffic(),
     }
 }
 
-fn nodes(faces: &BTreeMap<String, Face>, edges: &[((String, String), EdgeSums)]) -> Vec<Node> {
+/// The nodes that edges touch, ordered by id.
+fn nodes(mut faces: Faces, named: &[Named], edges: &[(Ends, Box<EdgeSums>)]) -> Vec<Node> {
     #[derive(Default)]
-    struct Ends {
+    struct Touched {
         as_client: Sums,
         as_server: Sums,
-        addresses: BTreeSet<Ipv6Addr>,
+        addresses: Listed<Ipv6Addr>,
     }
-    let mut ends: BTreeMap<&str, Ends> = BTreeMap::new();
+    let mut touched: Vec<Option<Box<Touched>>> = Vec::new();
+    touched.resize_with(named.len(), || None);
     for ((source, target), edge) in edges {
-        let client = ends.entry(source).or_default();
+        let client = touched[*source].get_or_insert_default();
         client.as_client.merge(&edge.sums);
-        add_lowest(&mut client.addresses, &edge.client_addresses);
-        let server = ends.entry(target).or_default();
+        client.addresses.add(&edge.client_addresses);
+        let server = touched[*target].get_or_insert_default();
         server.as_server.merge(&edge.sums);
-        add_lowest(&mut server.addresses, &edge.server_addresses);
+        server.addresses.add(&edge.server_addresses);
     }
-    let node = |(id, ends): (&str, Ends)| {
-        let face = faces.get(id).cloned().unwrap_or_default();
+    let node = |(named, touched): (&Named, Option<Box<Touched>>)| {
+        let Touched { as_client, as_server, addresses } = *touched?;
+        let face = faces.take(named.node);
         let name = if face.name.is_empty() { face.kind.clone() } else { face.name };
-        let addresses: Vec<_> =
-            ends.addresses.iter().filter(|address| !address.is_unspecified()).collect();
-        Node {
-            id: id.to_owned(),
+        let (addresses, more_addresses) = addresses.told();
+        Some(Node {
+            id: named.id.clone(),
             kind: face.kind,
             namespace: face.namespace,
             name,
             workload: face.workload,
             workload_kind: face.workload_kind,
-            more_addresses: addresses.len() > MAX_LISTED,
-            addresses: addresses
-                .into_iter()
-                .take(MAX_LISTED)
-                .map(|address| address.to_canonical().to_string())
-                .collect(),
-            as_client: ends.as_client.traffic(),
-            as_server: ends.as_server.traffic(),
-        }
+            more_addresses,
+            addresses: addresses.iter().map(|address| address.to_canonical().to_string()).collect(),
+            as_client: as_client.traffic(),
+            as_server: as_server.traffic(),
+        })
     };
-    ends.into_iter().map(node).collect()
+    named.iter().zip(touched).filter_map(node).collect()
 }
 
 #[cfg(test)]

@@ -15,33 +15,46 @@ pub(crate) fn bucket_sql(sum_us: &str, count: &str) -> String {
 /// Samples per bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Histogram {
-    /// By bucket, up to the last one with a sample: an hour is in the 231st.
+    /// The bucket that the first of the counts is of: an hour is in the 231st.
+    first: usize,
     counts: Vec<u64>,
 }
 
 impl Histogram {
     /// From the two arrays that ClickHouse's `sumMap` gives.
     pub(crate) fn from_arrays(buckets: Vec<u16>, counts: Vec<u64>) -> Self {
-        let mut histogram = Self::default();
+        let ends = buckets.iter().min().zip(buckets.iter().max());
+        let Some((first, last)) =
+            ends.map(|(first, last)| (usize::from(*first), usize::from(*last)))
+        else {
+            return Self::default();
+        };
+        let mut histogram = Self { first, counts: vec![0; last - first + 1] };
         for (bucket, count) in buckets.into_iter().zip(counts) {
-            *histogram.count(bucket.into()) += count;
+            histogram.counts[usize::from(bucket) - first] += count;
         }
         histogram
     }
 
-    fn count(&mut self, bucket: usize) -> &mut u64 {
-        if self.counts.len() <= bucket {
-            self.counts.resize(bucket + 1, 0);
-        }
-        &mut self.counts[bucket]
-    }
-
     /// Adds another's samples.
     pub(crate) fn merge(&mut self, other: &Self) {
-        if self.counts.len() < other.counts.len() {
-            self.counts.resize(other.counts.len(), 0);
+        if self.counts.is_empty() {
+            self.clone_from(other);
+            return;
         }
-        self.counts.iter_mut().zip(&other.counts).for_each(|(count, more)| *count += more);
+        if other.counts.is_empty() {
+            return;
+        }
+        let lower = self.first.saturating_sub(other.first);
+        self.counts.splice(..0, std::iter::repeat_n(0, lower));
+        self.first -= lower;
+        let offset = other.first - self.first;
+        let length = self.counts.len().max(offset + other.counts.len());
+        self.counts.resize(length, 0);
+        self.counts[offset..]
+            .iter_mut()
+            .zip(&other.counts)
+            .for_each(|(count, more)| *count += more);
     }
 
     /// The nearest-rank quantile in microseconds, as its bucket's geometric middle; none without
@@ -52,7 +65,7 @@ impl Histogram {
         let mut below = 0;
         self.counts.iter().enumerate().find_map(|(bucket, count)| {
             below += count;
-            (below >= rank).then(|| GROWTH.powf(bucket as f64 + 0.5))
+            (below >= rank).then(|| GROWTH.powf((self.first + bucket) as f64 + 0.5))
         })
     }
 }

@@ -1,5 +1,7 @@
 //! What adds up on an edge or a node, before averages and quantiles are taken.
 
+use std::mem::take;
+
 use crate::answer::{Closed, Counters, Duration, Latency, Traffic};
 use crate::histogram::Histogram;
 use crate::sql::EdgeRow;
@@ -30,11 +32,11 @@ pub(crate) struct Measure {
 }
 
 impl Sums {
-    /// The fields' order is that of `SUMMED` and `LARGEST` in [`crate::sql`].
-    pub(crate) fn of(row: EdgeRow) -> Self {
-        let mut sums = row.sums.into_iter();
+    /// The fields' order is that of `SUMMED` and `LARGEST` in [`crate::sql`]. Takes the histograms.
+    pub(crate) fn of(row: &mut EdgeRow) -> Self {
+        let mut sums = row.sums.iter().copied();
         let mut sum = || sums.next().unwrap_or_default();
-        let mut largest = row.largest.into_iter();
+        let mut largest = row.largest.iter().copied();
         let mut max = || largest.next().unwrap_or_default();
         let opening = sum();
         let (opened, joined) = (sum(), sum());
@@ -57,8 +59,8 @@ impl Sums {
             sent: counters(&mut sum),
             received: counters(&mut sum),
             duration: Measure::of(&mut sum, max(), <(Vec<u16>, Vec<u64>)>::default()),
-            latency: Measure::of(&mut sum, max(), row.latency_buckets),
-            first_response: Measure::of(&mut sum, max(), row.first_response_buckets),
+            latency: Measure::of(&mut sum, max(), take(&mut row.latency_buckets)),
+            first_response: Measure::of(&mut sum, max(), take(&mut row.first_response_buckets)),
         }
     }
 

@@ -1,11 +1,13 @@
 //! Laws of the fold.
 
+use std::collections::BTreeSet;
+
 use flowtrail_schema::row::EntityKind;
 use proptest::prelude::*;
 
 use super::*;
 use crate::answer::Traffic;
-use crate::sql::{End, SUMMED};
+use crate::sql::{End, MAX_LISTED, SUMMED};
 
 /// A workload of the namespace `shop`.
 pub(crate) fn workload(name: &str) -> End {
