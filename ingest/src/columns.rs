@@ -5,16 +5,16 @@ use std::net::Ipv6Addr;
 use std::sync::{Arc, LazyLock};
 
 use flowtrail_schema::row::EntityKind;
-use flowtrail_schema::{Detail, FlowRecord, IdKind, InterfaceKind, Reporter};
+use flowtrail_schema::{Detail, Endpoint, FlowRecord, IdKind, InterfaceKind, Reporter};
 
 use crate::chunk::ChunkId;
 use crate::identity::Identity;
 use crate::naming::ConnectionNames;
 #[cfg(test)]
 use crate::native::WORD_TYPE;
-use crate::native::{Block, Micros, Numbered, Plain, Rows, Seconds};
+use crate::native::{Block, Numbered, Plain, Rows, Seconds};
 use crate::points::Point;
-use crate::row::{mapped, micros, seconds, seconds_short};
+use crate::row::{mapped, seconds, seconds_short};
 
 /// What a row is made of.
 #[derive(Clone, Debug)]
@@ -83,8 +83,8 @@ macro_rules! columns {
 }
 
 columns! {
-    /// A block of `flows` in the making. A column of the table is one line here, one in
-    /// `FlowRow`, and its migration.
+    /// A block of `flows` in the making. A column of the table is one line here, one in its migration, and one in
+    /// `FlowRow`, which has the aliases in place of what they are computed from.
     FlowColumns of NamedRecord<'_>;
     |row|
     {
@@ -97,8 +97,8 @@ columns! {
     {
         interval_start: Seconds = Seconds(seconds(row.record.interval.start_s()));
         interval_s: u8 = seconds_short(row.record.interval.length().seconds());
-        first_seen: Micros = Micros(micros(row.record.first_seen_us));
-        last_seen: Micros = Micros(micros(row.record.last_seen_us));
+        first_offset_us: i64 = beyond(row.record.first_seen_us, row.record.interval.start_us());
+        active_us: i64 = active_us(&row.record);
 
         interface_kind: InterfaceKind = row.record.interface.kind;
         reporter: Reporter = row.record.reporter;
@@ -111,28 +111,28 @@ columns! {
         handshake_seen: bool = row.record.handshake_seen;
         one_sided: bool = row.record.one_sided;
         direction_inferred: bool = row.record.direction_inferred;
-        age_us: u64 = row.record.age_us;
+        age_rest_us: i64 = beyond(row.record.age_us, active_us(&row.record) as u64);
 
-        client_ip: Ipv6Addr = mapped(row.record.client.ip);
-        client_port: u16 = row.record.client.port;
+        client_seen_ip: Ipv6Addr = seen(row.record.client, row.names.client.real).0;
+        client_seen_port: u16 = seen(row.record.client, row.names.client.real).1;
         client_kind: EntityKind = row.names.client.identity.kind;
         client_uncertain: bool = row.names.client.identity.uncertain;
         client_real_ip: Ipv6Addr = mapped(row.names.client.real.ip);
         client_real_port: u16 = row.names.client.real.port;
 
-        server_ip: Ipv6Addr = mapped(row.record.server.ip);
-        server_port: u16 = row.record.server.port;
+        server_seen_ip: Ipv6Addr = seen(row.record.server, row.names.server.real).0;
+        server_seen_port: u16 = seen(row.record.server, row.names.server.real).1;
         server_kind: EntityKind = row.names.server.identity.kind;
         server_uncertain: bool = row.names.server.identity.uncertain;
         server_real_ip: Ipv6Addr = mapped(row.names.server.real.ip);
         server_real_port: u16 = row.names.server.real.port;
 
-        sent_bytes: u64 = row.record.sent.bytes;
+        sent_header_bytes: u64 = row.record.sent.bytes.wrapping_sub(row.record.sent.payload_bytes);
         sent_payload_bytes: u64 = row.record.sent.payload_bytes;
         sent_packets: u64 = row.record.sent.packets;
         sent_retransmitted_packets: u64 = row.record.sent.retransmitted_packets;
         sent_zero_window_packets: u64 = row.record.sent.zero_window_packets;
-        received_bytes: u64 = row.record.received.bytes;
+        received_header_bytes: u64 = row.record.received.bytes.wrapping_sub(row.record.received.payload_bytes);
         received_payload_bytes: u64 = row.record.received.payload_bytes;
         received_packets: u64 = row.record.received.packets;
         received_retransmitted_packets: u64 = row.record.received.retransmitted_packets;
@@ -152,16 +152,16 @@ columns! {
 
         syn_to_synack_us: u64 = row.record.syn_to_synack.sum_us;
         syn_to_synack_count: u32 = row.record.syn_to_synack.count;
-        syn_to_synack_max_us: u64 = row.record.syn_to_synack.max_us;
+        syn_to_synack_max_rest_us: i64 = beyond(row.record.syn_to_synack.max_us, row.record.syn_to_synack.sum_us);
         synack_to_ack_us: u64 = row.record.synack_to_ack.sum_us;
         synack_to_ack_count: u32 = row.record.synack_to_ack.count;
-        synack_to_ack_max_us: u64 = row.record.synack_to_ack.max_us;
+        synack_to_ack_max_rest_us: i64 = beyond(row.record.synack_to_ack.max_us, row.record.synack_to_ack.sum_us);
         first_response_us: u64 = row.record.first_response.sum_us;
         first_response_count: u32 = row.record.first_response.count;
-        first_response_max_us: u64 = row.record.first_response.max_us;
-        duration_us: u64 = row.record.duration.sum_us;
+        first_response_max_rest_us: i64 = beyond(row.record.first_response.max_us, row.record.first_response.sum_us);
+        duration_rest_us: i64 = duration_rest_us(&row.record);
         duration_count: u32 = row.record.duration.count;
-        duration_max_us: u64 = row.record.duration.max_us;
+        duration_max_rest_us: i64 = beyond(row.record.duration.max_us, row.record.duration.sum_us);
 
         partition: u32 = row.chunk.partition;
         chunk_start: u64 = row.chunk.start;
@@ -184,6 +184,25 @@ columns! {
         service_name: |service| &service.name;
         topic_id: |topic| topic;
     }
+}
+
+/// What a value is beyond another, or below it. As columns wrap as these do, no value is out of range.
+fn beyond(value: u64, other: u64) -> i64 {
+    value.wrapping_sub(other) as i64
+}
+
+fn active_us(record: &FlowRecord) -> i64 {
+    beyond(record.last_seen_us, record.first_seen_us)
+}
+
+fn duration_rest_us(record: &FlowRecord) -> i64 {
+    let usual_us = if record.duration.count == 0 { 0 } else { record.age_us };
+    beyond(record.duration.sum_us, usual_us)
+}
+
+/// An end as it was seen, where that is not as it really is.
+fn seen(seen: Endpoint, real: Endpoint) -> (Ipv6Addr, u16) {
+    if seen == real { (Ipv6Addr::UNSPECIFIED, 0) } else { (mapped(seen.ip), seen.port) }
 }
 
 fn no_service() -> &'static Arc<Identity> {

@@ -163,10 +163,6 @@ impl<T: Value> Plain<T> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seconds(pub(crate) u32);
 
-/// `DateTime64(6, 'UTC')`: microseconds since the epoch.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Micros(pub(crate) i64);
-
 macro_rules! values {
     ($($rust:ty, $width:literal, $sql:expr, |$value:ident| $bytes:expr;)+) => {$(
         impl Value for $rust {
@@ -191,7 +187,7 @@ values! {
     u32, 4, "UInt32", |value| value.to_le_bytes();
     u64, 8, "UInt64", |value| value.to_le_bytes();
     Seconds, 4, "DateTime('UTC')", |value| value.0.to_le_bytes();
-    Micros, 8, "DateTime64(6, 'UTC')", |value| value.0.to_le_bytes();
+    i64, 8, "Int64", |value| value.to_le_bytes();
     Ipv6Addr, 16, "IPv6", |value| value.octets();
     InterfaceKind, 1, InterfaceKind::sql_type(), |value| value.number().to_le_bytes();
     Reporter, 1, Reporter::sql_type(), |value| value.number().to_le_bytes();

@@ -82,7 +82,9 @@ impl Tables {
             Columns::Flows => {
                 let observer = ["node", "agent", "interface"];
                 let observer = observer.map(|column| replaced(column, OWN_OBSERVER, "''"));
-                let ends = [end_columns("client", FULL), end_columns("server", FULL)].concat();
+                let ends = ["client", "server"]
+                    .map(|side| [end_columns(side, FULL), end_columns(side, AS_STORED)].concat())
+                    .concat();
                 let id = replaced(
                     "connection_id",
                     &format!(
@@ -179,6 +181,9 @@ const TABLES: &[(&str, Columns)] = &[
 const FULL: &[&str] = &["name", "node", "ip", "real_ip", "real_port"];
 const EDGES_CLIENT: &[&str] = &["name", "node", "ip", "real_ip"];
 
+/// What flows compute an end's address and port of.
+const AS_STORED: &[&str] = &["seen_ip", "seen_port"];
+
 const SCOPE: &str = "{scope:Array(String)}";
 
 /// The observation is on an own end's side, or of a connection between two of them.
@@ -203,6 +208,7 @@ fn end_columns(side: &str, columns: &[&str]) -> Vec<String> {
             "name" => replaced(&name, &format!("{} OR {side}_kind = 'service'", known(side)), "''"),
             "node" => replaced(&name, &known(side), "''"),
             "real_port" => replaced(&name, &known(side), &format!("{side}_port")),
+            "seen_port" => replaced(&name, &known(side), "0"),
             _ => replaced(&name, &known(side), "toIPv6('::')"),
         }
     };

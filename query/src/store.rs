@@ -148,6 +148,8 @@ impl Store {
             .with_setting("result_overflow_mode", "throw")
             .with_setting("max_replica_delay_for_distributed_queries", MAX_REPLICA_DELAY_S)
             .with_setting("cancel_http_readonly_queries_on_client_close", "1")
+            // Beneath `*` are all columns that a table tells, of which it stores some as others.
+            .with_setting("asterisk_include_alias_columns", "1")
             // Each statement names other times and so would be compiled anew: some 20 ms.
             .with_setting("compile_expressions", "0")
             .with_setting("compile_aggregate_expressions", "0");

@@ -191,7 +191,7 @@ fn bad_requests_are_problems() {
 fn more_edges_than_can_be_held_are_a_problem() {
     let served = served("too_large");
     let statement = format!(
-        "INSERT INTO flows (interval_start, interval_s, primary, opened, client_kind, client_real_ip)
+        "INSERT INTO flows_given (interval_start, interval_s, primary, opened, client_kind, client_real_ip)
          SELECT {T0}, 10, true, 1, 'external', toIPv6('2001:db8::' || hex(number)) FROM numbers(50001)"
     );
     runtime().block_on(served.store.client().query(&statement).execute()).unwrap();

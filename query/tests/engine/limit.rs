@@ -82,7 +82,7 @@ fn the_store_folds_as_the_service_does() {
 /// More addresses than may travel call one pod: the `n`th sends `n` bytes.
 fn with_many_clients(served: &Served, clients: u64) {
     served.run(&format!(
-        "INSERT INTO flows (interval_start, interval_s, first_seen, last_seen, primary, opened, sent_bytes,
+        "INSERT INTO flows_given (interval_start, interval_s, first_seen, last_seen, primary, opened, sent_bytes,
              client_kind, client_ip, client_real_ip, server_kind, server_ip, server_real_ip, server_port,
              server_namespace, server_workload, server_workload_kind, server_name, server_node,
              service_namespace, service_name)
