@@ -183,17 +183,35 @@ fn staying(end: &str, part: &str, column: &str) -> String {
 
 /// A number for the node that an end is folded into, by the rule at [`crate::graph`]: the same for two ends
 /// if [`crate::graph::Face`] gives them the same id.
+///
+/// Each text is hashed alone: ClickHouse then hashes those of a dictionary once, not for each row. The sum of
+/// these may be the same for others, by chance or by choice of names: who asks must not rely on the opposite.
 pub(super) fn node_number(side: &str, group_by: GroupBy) -> String {
-    let hash = |parts: &str| format!("sipHash128({})", parts.replace('@', side));
-    let when = |column: &str, parts: &str| format!("{side}_{column} != '', {}", hash(parts));
-    let through_service =
-        || format!("service_name != '', {}", hash("toInt8(2), service_namespace, service_name"));
-    let on_node = || when("node", "toInt8(3), '', @_node");
-    let of_workload = || when("workload", "'workload', @_namespace, @_workload_kind, @_workload");
-    let named = || when("name", "toInt8(@_kind), @_namespace, @_name");
+    // Of a kind, and of texts: multiplied with odd numbers, so that none stands for another in another place.
+    let number = |kind: &str, texts: [&str; 3]| {
+        let texts = texts.iter().zip([
+            0x9e37_79b9_7f4a_7c15_u64,
+            0xc2b2_ae3d_27d4_eb4f,
+            0x1656_67b1_9e37_79f9,
+        ]);
+        let hashed = texts.map(|(text, factor)| format!("sipHash64({text}) * {factor}"));
+        let hashed = hashed.collect::<Vec<_>>().join(" + ");
+        format!("toUInt64({kind}) + {hashed}").replace('@', side)
+    };
+    const NONE: &str = "''";
+    let kind = "toInt8(@_kind)";
+    let when = |column: &str, number: String| format!("{side}_{column} != '', {number}");
+    let through_service = || {
+        format!("service_name != '', {}", number("2", ["service_namespace", "service_name", NONE]))
+    };
+    let on_node = || when("node", number("3", [NONE, "@_node", NONE]));
+    let of_workload =
+        || when("workload", number("6", ["@_namespace", "@_workload_kind", "@_workload"]));
+    let named = || when("name", number(kind, ["@_namespace", "@_name", NONE]));
     let has_address = format!("{side}_real_ip != {NO_ADDRESS}");
-    let addressed = || format!("{has_address}, {}", hash("toInt8(@_kind), @_namespace, @_real_ip"));
-    let alone = || format!("{has_address}, {}", hash("@_real_ip"));
+    let addressed =
+        || format!("{has_address}, {}", number(kind, ["@_namespace", "@_real_ip", NONE]));
+    let alone = || format!("{has_address}, {}", number("7", [NONE, "@_real_ip", NONE]));
     let mut cases = match group_by {
         GroupBy::Namespace => vec![],
         GroupBy::Service if side == "server" => {
@@ -204,9 +222,9 @@ pub(super) fn node_number(side: &str, group_by: GroupBy) -> String {
         GroupBy::Node => vec![on_node(), named(), addressed()],
         GroupBy::Ip => vec![alone()],
     };
-    cases.push(when("namespace", "'namespace', @_namespace"));
-    cases.push(hash("toInt8(@_kind)"));
-    format!("reinterpretAsUInt128(multiIf({}))", cases.join(", "))
+    cases.push(when("namespace", number("8", ["@_namespace", NONE, NONE])));
+    cases.push(number(kind, [NONE, NONE, NONE]));
+    format!("multiIf({})", cases.join(", "))
 }
 
 /// The address that is listed of an end. A workload's pods come and go: no table of workloads has theirs.

@@ -13,16 +13,16 @@ use crate::planner::Plan;
 /// An edge that ranks among the first, by the numbers of its nodes and its own.
 #[derive(Clone, Copy, Debug, Row, Deserialize)]
 pub(crate) struct RankedRow {
-    pub(crate) edge: u128,
-    pub(crate) source_node: u128,
-    pub(crate) target_node: u128,
+    pub(crate) edge: u64,
+    pub(crate) source_node: u64,
+    pub(crate) target_node: u64,
 }
 
 /// The edges that stay, and their nodes.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
-    edges: Vec<u128>,
-    nodes: Vec<u128>,
+    edges: Vec<u64>,
+    nodes: Vec<u64>,
 }
 
 impl Kept {
@@ -43,9 +43,9 @@ impl Kept {
 /// so they have a query of their own.
 pub(super) fn telling(kept: Option<&Kept>, group_by: GroupBy, rows: String) -> String {
     let Some(Kept { edges, nodes }) = kept else { return rows };
-    let list = |numbers: &[u128]| {
-        let numbers: Vec<_> = numbers.iter().map(u128::to_string).collect();
-        format!("CAST('[{}]', 'Array(UInt128)')", numbers.join(","))
+    let list = |numbers: &[u64]| {
+        let numbers: Vec<_> = numbers.iter().map(u64::to_string).collect();
+        format!("CAST('[{}]', 'Array(UInt64)')", numbers.join(","))
     };
     let (edges, nodes) = (list(edges), list(nodes));
     format!(
@@ -65,7 +65,7 @@ pub(super) fn stays(end: &str) -> &'static str {
 }
 
 /// The number of an edge.
-const EDGE: &str = "reinterpretAsUInt128(sipHash128(source_node, target_node))";
+const EDGE: &str = "source_node * 11400714819323198485 + target_node";
 
 /// The numbers of a row's nodes.
 fn numbers(group_by: GroupBy) -> String {
