@@ -160,8 +160,10 @@ const TABLES: &[(&str, Columns)] = &[
     ("edges_1m", Columns::Edges),
     ("edges_1h", Columns::Edges),
     ("edges_1d", Columns::Edges),
+    ("edges_1w", Columns::Edges),
     ("workload_edges_1h", Columns::WorkloadEdges),
     ("workload_edges_1d", Columns::WorkloadEdges),
+    ("workload_edges_1w", Columns::WorkloadEdges),
     ("coverage", Columns::Coverage),
     ("coverage_1h", Columns::CoverageHours),
     ("identities", Columns::Identities),
@@ -172,8 +174,10 @@ const TABLES: &[(&str, Columns)] = &[
     ("edges_1m_view", Columns::Nothing),
     ("edges_1h_view", Columns::Nothing),
     ("edges_1d_view", Columns::Nothing),
+    ("edges_1w_view", Columns::Nothing),
     ("workload_edges_1h_view", Columns::Nothing),
     ("workload_edges_1d_view", Columns::Nothing),
+    ("workload_edges_1w_view", Columns::Nothing),
     ("coverage_1h_view", Columns::Nothing),
 ];
 

@@ -60,6 +60,8 @@ pub(crate) fn table(tier: Tier, detail: Detail) -> &'static str {
         (Tier::Hour, Detail::Workloads) => "workload_edges_1h",
         (Tier::Day, Detail::Pods) => "edges_1d",
         (Tier::Day, Detail::Workloads) => "workload_edges_1d",
+        (Tier::Week, Detail::Pods) => "edges_1w",
+        (Tier::Week, Detail::Workloads) => "workload_edges_1w",
     }
 }
 

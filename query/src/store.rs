@@ -210,18 +210,19 @@ impl Store {
         let query = self.tables.ask_for_all(sql::EARLIEST);
         let query = async {
             let _statement = Statement::sent();
-            query.fetch_one::<(u32, u32, u32, u32, u32)>().await
+            query.fetch_one::<(u32, u32, u32, u32, u32, u32)>().await
         };
         let (earliest, retention) = tokio::join!(query, self.args.retention());
-        let (now_s, raw, minutes, hours, days) = earliest?;
+        let (now_s, raw, minutes, hours, days, weeks) = earliest?;
         let Retention { flows, minutes: of_minutes, hours: of_hours, .. } = retention?;
         // Nothing that is newer is dropped before this is asked again.
         let expired = |kept: Duration| {
             let kept_s = kept.saturating_sub(2 * HELD_FOR).as_secs();
             now_s.saturating_sub(kept_s.try_into().unwrap_or(u32::MAX))
         };
-        let expired = [flows, of_minutes, of_hours, of_hours].map(|kept| kept.map(expired));
-        let held = Held::since([raw, minutes, hours, days], expired);
+        let expired =
+            [flows, of_minutes, of_hours, of_hours, of_hours].map(|kept| kept.map(expired));
+        let held = Held::since([raw, minutes, hours, days, weeks], expired);
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some((held, Instant::now()));
         Ok(held)
     }

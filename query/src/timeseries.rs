@@ -88,8 +88,8 @@ pub(crate) async fn timeseries(
     };
     let tier = |steps: &Steps| held.coarsest_of(steps.from_s, steps.step_s, interval_s);
     let steps = Steps::choose(requested, shortest_s, request.points, |steps| tier(steps).is_some());
-    // Nothing is older than what days have.
-    let tier = tier(&steps).unwrap_or(Tier::Day);
+    // Nothing is older than what weeks have.
+    let tier = tier(&steps).unwrap_or(Tier::Week);
 
     let bounds = steps.bounds(interval_s);
     let source = match steps.step_s.is_multiple_of(HOUR_S) {

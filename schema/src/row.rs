@@ -168,10 +168,10 @@ pub struct DeliveryRow {
     pub duplicate_batches: u64,
 }
 
-/// One row of `identities`: an object's hold on an address (`sql/0004_identities.sql`). Times are
+/// One row of `identities`: an object's hold on an address (`sql/0020_identities.sql`). Times are
 /// microseconds since the epoch, `kind` an [`EntityKind`]'s number.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "each column is explained in sql/0004_identities.sql")]
+#[allow(missing_docs, reason = "each column is explained in sql/0020_identities.sql")]
 pub struct IdentityRow {
     pub address: Ipv6Addr,
     pub port: u16,

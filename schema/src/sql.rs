@@ -42,19 +42,23 @@ pub const MIGRATIONS: &[Migration] = migrations![
     4 "edges_1m" "0004_edges_1m.sql",
     5 "edges_1h" "0005_edges_1h.sql",
     6 "edges_1d" "0006_edges_1d.sql",
-    7 "workload_edges_1h" "0007_workload_edges_1h.sql",
-    8 "workload_edges_1d" "0008_workload_edges_1d.sql",
-    9 "coverage_1h" "0009_coverage_1h.sql",
-    10 "edges_1m_view" "0010_edges_1m_view.sql",
-    11 "edges_1h_view" "0011_edges_1h_view.sql",
-    12 "edges_1d_view" "0012_edges_1d_view.sql",
-    13 "workload_edges_1h_view" "0013_workload_edges_1h_view.sql",
-    14 "workload_edges_1d_view" "0014_workload_edges_1d_view.sql",
-    15 "coverage_1h_view" "0015_coverage_1h_view.sql",
-    16 "identities" "0016_identities.sql",
-    17 "identities_seen" "0017_identities_seen.sql",
-    18 "flows_named" "0018_flows_named.sql",
-    19 "edges" "0019_edges.sql",
+    7 "edges_1w" "0007_edges_1w.sql",
+    8 "workload_edges_1h" "0008_workload_edges_1h.sql",
+    9 "workload_edges_1d" "0009_workload_edges_1d.sql",
+    10 "workload_edges_1w" "0010_workload_edges_1w.sql",
+    11 "coverage_1h" "0011_coverage_1h.sql",
+    12 "edges_1m_view" "0012_edges_1m_view.sql",
+    13 "edges_1h_view" "0013_edges_1h_view.sql",
+    14 "edges_1d_view" "0014_edges_1d_view.sql",
+    15 "edges_1w_view" "0015_edges_1w_view.sql",
+    16 "workload_edges_1h_view" "0016_workload_edges_1h_view.sql",
+    17 "workload_edges_1d_view" "0017_workload_edges_1d_view.sql",
+    18 "workload_edges_1w_view" "0018_workload_edges_1w_view.sql",
+    19 "coverage_1h_view" "0019_coverage_1h_view.sql",
+    20 "identities" "0020_identities.sql",
+    21 "identities_seen" "0021_identities_seen.sql",
+    22 "flows_named" "0022_flows_named.sql",
+    23 "edges" "0023_edges.sql",
 ];
 
 /// What the schema is to look like.
@@ -148,6 +152,11 @@ const fn rollup(name: &'static str, parameters: &'static [(&'static str, &'stati
     Audit { name, statement: include_str!("../sql/audit/rollups.sql"), parameters }
 }
 
+/// The question whether weeks hold what days add up to.
+const fn weeks(name: &'static str, parameters: &'static [(&'static str, &'static str)]) -> Audit {
+    Audit { name, statement: include_str!("../sql/audit/weeks.sql"), parameters }
+}
+
 /// All questions, the cheapest first.
 pub const AUDITS: &[Audit] = &[
     Audit {
@@ -175,6 +184,11 @@ pub const AUDITS: &[Audit] = &[
     rollup(
         "workload_edges_1d against flows",
         &[("table", "workload_edges_1d"), ("seconds", "86400")],
+    ),
+    weeks("edges_1w against edges_1d", &[("table", "edges_1w"), ("days", "edges_1d")]),
+    weeks(
+        "workload_edges_1w against workload_edges_1d",
+        &[("table", "workload_edges_1w"), ("days", "workload_edges_1d")],
     ),
 ];
 

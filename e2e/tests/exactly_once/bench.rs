@@ -172,8 +172,15 @@ impl<'a> Bench<'a> {
         let primaries = "SELECT count(), max(points), max(many) FROM (SELECT uniqExact(agent, interface) AS points, \
                          count() > uniqExact(interval_start) AS many FROM flows WHERE primary GROUP BY connection_id)";
         assert_eq!(self.ask(primaries), format!("{connections}\t1\t0"));
-        let rollups =
-            ["edges_1m", "edges_1h", "edges_1d", "workload_edges_1h", "workload_edges_1d"];
+        let rollups = [
+            "edges_1m",
+            "edges_1h",
+            "edges_1d",
+            "edges_1w",
+            "workload_edges_1h",
+            "workload_edges_1d",
+            "workload_edges_1w",
+        ];
         for table in ["flows WHERE primary"].into_iter().chain(rollups) {
             let sums = self.ask(&format!("SELECT sum(opened), sum(sent_bytes) FROM {table}"));
             assert_eq!(sums, format!("{connections}\t{sent_bytes}"), "{table}");

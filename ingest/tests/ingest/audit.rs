@@ -87,6 +87,26 @@ async fn a_chunk_that_was_inserted_twice_is_found() {
 }
 
 #[tokio::test]
+async fn a_week_that_is_not_what_its_days_are_is_found() {
+    for (weeks, days) in [("edges_1w", "edges_1d"), ("workload_edges_1w", "workload_edges_1d")] {
+        let found = damaged(
+            &format!("audit_{weeks}"),
+            // Of a Monday; no day is.
+            &format!(
+                "INSERT INTO {weeks} (start, client_kind, server_kind, open_at_start) \
+                 VALUES ('2025-12-29 00:00:00', 'pod', 'pod', 1)"
+            ),
+        )
+        .await;
+        assert_eq!(found.len(), 1, "{found:#?}");
+        let place = format!("rollup: {weeks} 2025-12-29T00:00:00Z / to /: ");
+        assert!(found[0].starts_with(&place), "{found:#?}");
+        assert!(found[0].contains("(0,0,0,0,0,0,0,1,0,0,0,0)"), "{found:#?}");
+        assert!(found[0].contains(&format!(", {days} has (0,")), "{found:#?}");
+    }
+}
+
+#[tokio::test]
 async fn a_rollup_that_does_not_add_up_is_found() {
     let found = damaged(
         "audit_rollup",
@@ -94,7 +114,7 @@ async fn a_rollup_that_does_not_add_up_is_found() {
          VALUES ('2026-01-01 01:00:00', 'pod', 'pod', 1)",
     )
     .await;
-    // And what is made of it.
+    // And what is made of it; weeks are held against days.
     assert_eq!(found.len(), 4, "{found:#?}");
     for (rollup, found) in ROLLUPS.into_iter().skip(1).zip(&found) {
         assert!(found.starts_with(&format!("rollup: {rollup} ")), "{found}");

@@ -37,7 +37,8 @@ pub(crate) const EARLIEST: &str = "
         toUInt32(assumeNotNull((SELECT min(interval_start) FROM flows))),
         toUInt32(assumeNotNull((SELECT min(start) FROM edges_1m))),
         toUInt32(assumeNotNull((SELECT min(start) FROM edges_1h))),
-        toUInt32(assumeNotNull((SELECT min(start) FROM edges_1d)))";
+        toUInt32(assumeNotNull((SELECT min(start) FROM edges_1d))),
+        toUInt32(assumeNotNull((SELECT min(start) FROM edges_1w)))";
 
 /// Each agent that reported in `[since, until)`, or by the hour since `known_since` and before the window, with its reports on `[from, to)`: of whole hours from
 /// `first_hour` to `end_hour` as they are summed, of the rest one by one. Reports from the future are a

@@ -44,10 +44,9 @@ pub(crate) const EARLIEST_REPORTS: &str = "
         toUInt32(assumeNotNull((SELECT min(interval_start) FROM coverage))),
         toUInt32(assumeNotNull((SELECT min(start) FROM coverage_1h)))";
 
-/// The start of the step that a time is in.
-pub(super) fn step_of(time: &str, steps: Steps) -> String {
-    let step_s = steps.step_s;
-    format!("toUInt32(intDiv(toUInt32({time}), {step_s}) * {step_s})")
+/// The start of the step that a time of the window is in.
+pub(super) fn step_of(time: &str, Steps { from_s, step_s, .. }: Steps) -> String {
+    format!("toUInt32({from_s} + intDiv(toUInt32({time}) - {from_s}, {step_s}) * {step_s})")
 }
 
 /// A condition on a time: it is in the window.

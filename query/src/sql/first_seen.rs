@@ -16,9 +16,15 @@ pub(crate) struct FirstSeenRow {
     pub(crate) first_seen_ms: i64,
 }
 
-/// [`FirstSeenRow`]s from the rows of days, which are kept longest and also have the current day, of those
-/// that begin before `to_s`, seconds since the epoch.
-pub(crate) fn first_seen(group_by: GroupBy, detail: Detail, filter: &str, to_s: u32) -> String {
+/// [`FirstSeenRow`]s from the rows of a tier that has all history, of those that begin before `to_s`, seconds
+/// since the epoch.
+pub(crate) fn first_seen(
+    group_by: GroupBy,
+    tier: Tier,
+    detail: Detail,
+    filter: &str,
+    to_s: u32,
+) -> String {
     format!(
         "SELECT {ends}, toUnixTimestamp64Milli(min(seen)) AS first_seen_ms
         FROM (
@@ -28,7 +34,7 @@ pub(crate) fn first_seen(group_by: GroupBy, detail: Detail, filter: &str, to_s: 
         GROUP BY {names}",
         ends = answered_ends(&SIDES, group_by).join(", "),
         columns = key_columns(&SIDES, group_by).join(", "),
-        table = table(Tier::Day, detail),
+        table = table(tier, detail),
         names = key_names(&SIDES, group_by).join(", "),
     )
 }

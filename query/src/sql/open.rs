@@ -49,7 +49,7 @@ const NAMED: [&str; 19] = [
     "direction_inferred",
 ];
 
-/// The connections open when a minute, hour or day begins, from a rollup's rows of it: for times whose
+/// The connections open when a minute, an hour, a day or a week begins, from a rollup's rows of it: for times whose
 /// raw rows are past their retention.
 pub(crate) fn open_at_boundary(
     group_by: GroupBy,

@@ -125,8 +125,9 @@ impl Store {
         to_ms: i64,
     ) -> Result<Option<Vec<FirstSeenRow>>, StoreError> {
         let to_s = u32::try_from(to_ms / 1_000).unwrap_or(u32::MAX);
-        let statement =
-            sql::first_seen(group_by, Detail::of(group_by, filter), &filter.sql(), to_s);
+        let tier = self.held().await?.of_all_history();
+        let detail = Detail::of(group_by, filter);
+        let statement = sql::first_seen(group_by, tier, detail, &filter.sql(), to_s);
         let query = filter.bind(self.tables.ask(&filter.scope, &statement));
         match rows(query).await {
             Err(StoreError::TooLarge(error) | StoreError::ReadsTooMuch(error)) => {

@@ -1,10 +1,13 @@
 //! Steps: a window cut into equal parts, as few as are asked for. Pure.
 
 use super::{Bounds, Requested, ms};
+use crate::planner::MONDAY_S;
 
 /// Seconds of steps that people read, from the shortest on. Each divides those after it, but for the
 /// multiples of a day that follow: what one holds is the sum of the shorter ones.
 const STEPS_S: [u32; 9] = [60, 300, 600, 1_800, 3_600, 10_800, 21_600, 43_200, 86_400];
+
+const WEEK_S: u32 = 604_800;
 
 /// A window as it is cut: `[from_s, to_s)`, seconds since the epoch, whole steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,29 +19,34 @@ pub(crate) struct Steps {
 
 impl Steps {
     /// The shortest steps, at least `shortest_s` (a divisor of a minute, or a minute), that make at most
-    /// `points` of a window and that `possible` takes; if it takes none, the longest.
+    /// `points` of a window and that `possible` takes; if it takes none, the longest. The last ones offered
+    /// are weeks, from Monday on.
     pub(crate) fn choose(
         requested: Requested,
         shortest_s: u32,
         points: u32,
         possible: impl Fn(&Self) -> bool,
     ) -> Self {
-        let cut = |step_s: u32| Self::cut(requested, step_s);
+        let cut = |step_s: u32| Self::cut(requested, step_s, 0);
         let day_s = STEPS_S[STEPS_S.len() - 1];
         let listed = STEPS_S.into_iter().filter(|step_s| *step_s > shortest_s);
         let mut steps: Vec<_> = std::iter::once(shortest_s).chain(listed).map(cut).collect();
         // One point fewer, as the window is widened to whole steps.
-        let days = cut(day_s).count().div_ceil(points.saturating_sub(1).max(1));
-        steps.push(cut(day_s.saturating_mul(days)));
+        let at_least = |steps: Self| steps.count().div_ceil(points.saturating_sub(1).max(1));
+        steps.push(cut(day_s.saturating_mul(at_least(cut(day_s)))));
+        let weeks = at_least(Self::cut(requested, WEEK_S, MONDAY_S));
+        steps.push(Self::cut(requested, WEEK_S.saturating_mul(weeks), MONDAY_S));
         let longest = steps[steps.len() - 1];
         let fits = |steps: &Self| steps.count() <= points.max(2) && possible(steps);
         steps.into_iter().find(fits).unwrap_or(longest)
     }
 
-    fn cut(requested: Requested, step_s: u32) -> Self {
+    /// Steps one of which begins at `origin_s`, and none before.
+    fn cut(requested: Requested, step_s: u32, origin_s: u32) -> Self {
         // Within u32 by the bounds of `Requested`, but for what is added by widening.
         let (first_s, last_s) = (requested.from_ms / 1_000, (requested.to_ms - 1) / 1_000);
-        let step_of = |time_s: i64| time_s as u32 / step_s * step_s;
+        let step_of =
+            |time_s: i64| origin_s + (time_s as u32).saturating_sub(origin_s) / step_s * step_s;
         let to_s = step_of(last_s).saturating_add(step_s);
         Self { from_s: step_of(first_s), to_s, step_s }
     }
@@ -104,6 +112,19 @@ mod tests {
         assert_eq!(steps.starts().collect::<Vec<_>>(), [1_699_999_800, 1_700_000_100]);
         assert_eq!((steps.place(1_700_000_100), steps.place(1_700_000_400)), (Some(1), None));
         assert_eq!(steps.place(0), None);
+    }
+
+    #[test]
+    fn weeks_begin_on_monday_and_are_the_last_that_is_offered() {
+        // 2023-11-15, a Wednesday, to the Tuesday after next, and to years later.
+        let weeks = |days: i64, points| {
+            let start = 1_700_006_400;
+            let requested = requested(start, start + days * 86_400);
+            let steps = Steps::choose(requested, 10, points, |steps| steps.from_s == 1_699_833_600);
+            (steps.count(), steps.step_s)
+        };
+        assert_eq!(weeks(14, 300), (3, WEEK_S));
+        assert_eq!(weeks(701, 52), (51, 2 * WEEK_S));
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use flowtrail_query::Graph;
+use flowtrail_query::{Graph, StatValue};
 use flowtrail_schema::row::{EntityKind, FlowRow};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -19,8 +19,22 @@ pub(crate) const DAY_S: u32 = 86_400;
 /// Days that a case's rows are of.
 pub(crate) const DAYS: u32 = 3;
 
-const ROLLUPS: [&str; 5] =
-    ["edges_1m", "edges_1h", "edges_1d", "workload_edges_1h", "workload_edges_1d"];
+const ROLLUPS: [&str; 7] = [
+    "edges_1m",
+    "edges_1h",
+    "edges_1d",
+    "edges_1w",
+    "workload_edges_1h",
+    "workload_edges_1d",
+    "workload_edges_1w",
+];
+
+/// 2023-11-19T00:00:00Z.
+const SUNDAY0: u32 = DAY0 + 4 * DAY_S;
+
+/// Days since a Sunday that rows are of and windows begin and end in, so that weeks are whole between them: that
+/// day, the next one, a Friday, and two more Mondays.
+const DAYS_OF_WEEKS: &[u32] = &[0, 1, 5, 8, 15];
 
 impl Served {
     pub(crate) fn run(&self, sql: &str) {
@@ -112,15 +126,23 @@ const GROUPINGS: &[&str] = &["namespace", "workload", "pod", "service", "node", 
 #[test]
 fn the_planned_answer_is_that_of_raw_rows_alone() {
     let (planned, raw) = (served("tiers_planned"), served("tiers_raw"));
-    let window = (0..DAYS * 8_640, 1..DAYS * 8_640);
+    let day = || select(DAYS_OF_WEEKS);
+    let any_row = (any_row(), day()).prop_map(|(row, day)| FlowRow {
+        interval_start: day * DAY_S + row.interval_start % DAY_S,
+        ..row
+    });
+    let instant = || {
+        let of_day = prop_oneof![Just(0), 0..8_640_u32];
+        (day(), of_day).prop_map(|(day, interval)| day * DAY_S + interval * 10)
+    };
     let question = (select(QUESTIONS), select(GROUPINGS));
-    let strategy =
-        (prop::collection::vec(any_row(), 1..60), prop::collection::vec((window, question), 6));
+    let question = ((instant(), instant()), question);
+    let strategy = (prop::collection::vec(any_row, 1..60), prop::collection::vec(question, 8));
     let case = Cell::new(0);
     let config = Config { failure_persistence: None, ..Config::with_cases(8) };
     let result = TestRunner::new(config).run(&strategy, |(rows, questions)| {
-        // Days of its own, so that all cases share the tables.
-        let start = DAY0 + case.get() * DAYS * DAY_S;
+        // Weeks of its own, so that all cases share the tables.
+        let start = SUNDAY0 + case.get() * 28 * DAY_S;
         case.set(case.get() + 1);
         let mut rows = rows;
         begin_at(&mut rows, start);
@@ -132,10 +154,10 @@ fn the_planned_answer_is_that_of_raw_rows_alone() {
         for rollup in ROLLUPS {
             raw.run(&format!("TRUNCATE TABLE {rollup}"));
         }
-        for ((from, length), (filter, group_by)) in questions {
-            let (from, to) = (start + from * 10, start + (from + length).min(DAYS * 8_640) * 10);
+        for ((one, other), (filter, group_by)) in questions {
+            let (from, to) = (start + one.min(other), start + one.max(other).max(one + 10));
             let pairs = [filter, &[("group_by", group_by)]].concat();
-            let of = |served: &Served| served.graph(from, to.max(from + 10), &pairs);
+            let of = |served: &Served| served.graph(from, to, &pairs);
             prop_assert_eq!(of(&planned), of(&raw), "[{}, {}) {:?}", from, to, pairs);
         }
         Ok(())
@@ -183,4 +205,24 @@ fn past_the_retention_a_window_is_widened_and_says_so() {
     let recent = DAY0 + 5 * DAY_S;
     let graph = hours.graph(recent, recent + 20, &[]);
     assert_eq!((opened(&graph), graph.window.resolution_s), (1, 10));
+
+    let weeks = with_an_old_hour("weeks_left");
+    weeks.run("ALTER TABLE flows DROP PARTITION '2023-11-15'");
+    weeks.run("ALTER TABLE edges_1m DROP PARTITION '2023-11-15'");
+    for table in ["edges_1h", "edges_1d", "workload_edges_1h", "workload_edges_1d"] {
+        weeks.run(&format!("TRUNCATE TABLE {table}"));
+    }
+    let monday = DAY0 - 2 * DAY_S;
+    for group_by in ["workload", "pod"] {
+        let graph = weeks.graph(from, to, &[("group_by", group_by)]);
+        assert_eq!((opened(&graph), graph.window.resolution_s), (3, 7 * DAY_S));
+        assert_eq!((graph.window.from, graph.window.to), (ms(monday), ms(monday + 7 * DAY_S)));
+    }
+    let graph = weeks.graph(recent, recent + 20, &[]);
+    assert_eq!((opened(&graph), graph.window.resolution_s), (1, 10));
+    // A series of weeks, as nothing finer is left of all of it.
+    let series = weeks.series(from, recent + 10, &[("stat", "connections")]);
+    assert_eq!((series.step_s, series.window.from), (7 * DAY_S, ms(monday)));
+    let counts: Vec<_> = series.points.iter().map(|point| point.value).collect();
+    assert_eq!(counts, [3, 1].map(|count| Some(StatValue::Count(count))));
 }

@@ -38,7 +38,7 @@ pub struct Retention {
     pub flows: Option<Duration>,
     /// Edges of minutes.
     pub minutes: Option<Duration>,
-    /// Edges of hours and days, and coverage by the hour.
+    /// Edges of hours, days and weeks, and coverage by the hour.
     pub hours: Option<Duration>,
     /// Agents' reports.
     pub coverage: Option<Duration>,
@@ -81,7 +81,7 @@ pub enum RetentionError {
 
 impl Retention {
     /// Each table that forgets, with how long it is to keep rows.
-    pub fn tables(&self) -> [(&'static str, Option<Duration>); 10] {
+    pub fn tables(&self) -> [(&'static str, Option<Duration>); 12] {
         [
             ("flows", self.flows),
             ("coverage", self.coverage),
@@ -89,8 +89,10 @@ impl Retention {
             ("edges_1m", self.minutes),
             ("edges_1h", self.hours),
             ("edges_1d", self.hours),
+            ("edges_1w", self.hours),
             ("workload_edges_1h", self.hours),
             ("workload_edges_1d", self.hours),
+            ("workload_edges_1w", self.hours),
             ("coverage_1h", self.hours),
             ("identities", self.identities),
         ]

@@ -387,7 +387,80 @@ SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 10000, repli
 CREATE TABLE IF NOT EXISTS edges_1d ON CLUSTER `main` AS edges_1d_local
 ENGINE = Distributed('main', 'flowtrail', 'edges_1d_local', rand());
 
--- 0007_workload_edges_1h.sql
+-- 0007_edges_1w.sql
+CREATE TABLE IF NOT EXISTS edges_1w_local ON CLUSTER `main`
+(
+    start                          DateTime('UTC') COMMENT 'start of the week: Monday 00:00' CODEC(DoubleDelta, ZSTD(1)),
+    client_kind                    Enum8('pod' = 1, 'service' = 2, 'node' = 3, 'external' = 4, 'unknown' = 5),
+    client_namespace               LowCardinality(String),
+    client_workload                LowCardinality(String),
+    client_workload_kind           LowCardinality(String),
+    client_name                    LowCardinality(String),
+    client_node                    LowCardinality(String),
+    client_ip                      IPv6 CODEC(ZSTD(1)),
+    client_real_ip                 IPv6 CODEC(ZSTD(1)),
+    server_kind                    Enum8('pod' = 1, 'service' = 2, 'node' = 3, 'external' = 4, 'unknown' = 5),
+    server_namespace               LowCardinality(String),
+    server_workload                LowCardinality(String),
+    server_workload_kind           LowCardinality(String),
+    server_name                    LowCardinality(String),
+    server_node                    LowCardinality(String),
+    server_ip                      IPv6 CODEC(ZSTD(1)),
+    server_real_ip                 IPv6 CODEC(ZSTD(1)),
+    server_port                    UInt16 CODEC(ZSTD(1)),
+    server_real_port               UInt16 CODEC(ZSTD(1)),
+    service_namespace              LowCardinality(String),
+    service_name                   LowCardinality(String),
+    direction_inferred             Bool,
+    records                        UInt64 COMMENT 'primary rows of flows that were summed' CODEC(T64, ZSTD(1)),
+    first_seen                     SimpleAggregateFunction(min, DateTime64(3, 'UTC')) CODEC(T64, ZSTD(1)),
+    last_seen                      SimpleAggregateFunction(max, DateTime64(3, 'UTC')) CODEC(T64, ZSTD(1)),
+    open_at_start                  UInt64 COMMENT 'open when the week began' CODEC(T64, ZSTD(1)),
+    sent_bytes                     UInt64 CODEC(T64, ZSTD(1)),
+    sent_payload_bytes             UInt64 CODEC(T64, ZSTD(1)),
+    sent_packets                   UInt64 CODEC(T64, ZSTD(1)),
+    sent_retransmitted_packets     UInt64 CODEC(T64, ZSTD(1)),
+    sent_zero_window_packets       UInt64 CODEC(T64, ZSTD(1)),
+    received_bytes                 UInt64 CODEC(T64, ZSTD(1)),
+    received_payload_bytes         UInt64 CODEC(T64, ZSTD(1)),
+    received_packets               UInt64 CODEC(T64, ZSTD(1)),
+    received_retransmitted_packets UInt64 CODEC(T64, ZSTD(1)),
+    received_zero_window_packets   UInt64 CODEC(T64, ZSTD(1)),
+    opened                         UInt64 CODEC(T64, ZSTD(1)),
+    joined                         UInt64 CODEC(T64, ZSTD(1)),
+    closed_fin                     UInt64 CODEC(T64, ZSTD(1)),
+    closed_reset_by_client         UInt64 CODEC(T64, ZSTD(1)),
+    closed_reset_by_server         UInt64 CODEC(T64, ZSTD(1)),
+    closed_refused                 UInt64 CODEC(T64, ZSTD(1)),
+    closed_unanswered              UInt64 CODEC(T64, ZSTD(1)),
+    closed_idle                    UInt64 CODEC(T64, ZSTD(1)),
+    closed_superseded              UInt64 CODEC(T64, ZSTD(1)),
+    closed_evicted                 UInt64 CODEC(T64, ZSTD(1)),
+    syn_to_synack_us               UInt64 CODEC(T64, ZSTD(1)),
+    syn_to_synack_count            UInt64 CODEC(T64, ZSTD(1)),
+    syn_to_synack_max_us           SimpleAggregateFunction(max, UInt64) CODEC(T64, ZSTD(1)),
+    syn_to_synack_buckets          SimpleAggregateFunction(sumMap, Map(UInt16, UInt64)) COMMENT 'samples by bucket: bucket i holds [1.1^i, 1.1^(i+1)) microseconds' CODEC(ZSTD(1)),
+    synack_to_ack_us               UInt64 CODEC(T64, ZSTD(1)),
+    synack_to_ack_count            UInt64 CODEC(T64, ZSTD(1)),
+    synack_to_ack_max_us           SimpleAggregateFunction(max, UInt64) CODEC(T64, ZSTD(1)),
+    first_response_us              UInt64 CODEC(T64, ZSTD(1)),
+    first_response_count           UInt64 CODEC(T64, ZSTD(1)),
+    first_response_max_us          SimpleAggregateFunction(max, UInt64) CODEC(T64, ZSTD(1)),
+    first_response_buckets         SimpleAggregateFunction(sumMap, Map(UInt16, UInt64)) COMMENT 'samples by bucket: bucket i holds [1.1^i, 1.1^(i+1)) microseconds' CODEC(ZSTD(1)),
+    duration_us                    UInt64 CODEC(T64, ZSTD(1)),
+    duration_count                 UInt64 CODEC(T64, ZSTD(1)),
+    duration_max_us                SimpleAggregateFunction(max, UInt64) CODEC(T64, ZSTD(1))
+)
+ENGINE = ReplicatedSummingMergeTree('/clickhouse/tables/main/{shard}/{database}/{table}', '{replica}')
+PARTITION BY toYYYYMM(start)
+PRIMARY KEY (client_namespace, client_workload, server_namespace, server_workload)
+ORDER BY (client_namespace, client_workload, server_namespace, server_workload, client_name, server_name, server_port, service_namespace, service_name, client_kind, client_workload_kind, client_node, client_ip, client_real_ip, server_kind, server_workload_kind, server_node, server_ip, server_real_ip, server_real_port, direction_inferred, start)
+TTL start + INTERVAL 2 YEAR
+SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+CREATE TABLE IF NOT EXISTS edges_1w ON CLUSTER `main` AS edges_1w_local
+ENGINE = Distributed('main', 'flowtrail', 'edges_1w_local', rand());
+
+-- 0008_workload_edges_1h.sql
 CREATE TABLE IF NOT EXISTS workload_edges_1h_local ON CLUSTER `main`
 (
     start                          DateTime('UTC') COMMENT 'start of the hour' CODEC(DoubleDelta, ZSTD(1)),
@@ -456,7 +529,7 @@ SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 10000, repli
 CREATE TABLE IF NOT EXISTS workload_edges_1h ON CLUSTER `main` AS workload_edges_1h_local
 ENGINE = Distributed('main', 'flowtrail', 'workload_edges_1h_local', rand());
 
--- 0008_workload_edges_1d.sql
+-- 0009_workload_edges_1d.sql
 CREATE TABLE IF NOT EXISTS workload_edges_1d_local ON CLUSTER `main`
 (
     start                          DateTime('UTC') COMMENT 'start of the day' CODEC(DoubleDelta, ZSTD(1)),
@@ -525,7 +598,76 @@ SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 10000, repli
 CREATE TABLE IF NOT EXISTS workload_edges_1d ON CLUSTER `main` AS workload_edges_1d_local
 ENGINE = Distributed('main', 'flowtrail', 'workload_edges_1d_local', rand());
 
--- 0009_coverage_1h.sql
+-- 0010_workload_edges_1w.sql
+CREATE TABLE IF NOT EXISTS workload_edges_1w_local ON CLUSTER `main`
+(
+    start                          DateTime('UTC') COMMENT 'start of the week: Monday 00:00' CODEC(DoubleDelta, ZSTD(1)),
+    client_kind                    Enum8('pod' = 1, 'service' = 2, 'node' = 3, 'external' = 4, 'unknown' = 5),
+    client_namespace               LowCardinality(String),
+    client_workload                LowCardinality(String),
+    client_workload_kind           LowCardinality(String),
+    client_name                    LowCardinality(String) COMMENT 'of an end without workload; else empty',
+    client_real_ip                 IPv6 COMMENT 'of an end without workload; else ::' CODEC(ZSTD(1)),
+    server_kind                    Enum8('pod' = 1, 'service' = 2, 'node' = 3, 'external' = 4, 'unknown' = 5),
+    server_namespace               LowCardinality(String),
+    server_workload                LowCardinality(String),
+    server_workload_kind           LowCardinality(String),
+    server_name                    LowCardinality(String) COMMENT 'of an end without workload; else empty',
+    server_real_ip                 IPv6 COMMENT 'of an end without workload; else ::' CODEC(ZSTD(1)),
+    server_port                    UInt16 CODEC(ZSTD(1)),
+    server_real_port               UInt16 CODEC(ZSTD(1)),
+    service_namespace              LowCardinality(String),
+    service_name                   LowCardinality(String),
+    direction_inferred             Bool,
+    records                        UInt64 COMMENT 'primary rows of flows that were summed' CODEC(T64, ZSTD(1)),
+    first_seen                     SimpleAggregateFunction(min, DateTime64(3, 'UTC')) CODEC(T64, ZSTD(1)),
+    last_seen                      SimpleAggregateFunction(max, DateTime64(3, 'UTC')) CODEC(T64, ZSTD(1)),
+    open_at_start                  UInt64 COMMENT 'open when the week began' CODEC(T64, ZSTD(1)),
+    sent_bytes                     UInt64 CODEC(T64, ZSTD(1)),
+    sent_payload_bytes             UInt64 CODEC(T64, ZSTD(1)),
+    sent_packets                   UInt64 CODEC(T64, ZSTD(1)),
+    sent_retransmitted_packets     UInt64 CODEC(T64, ZSTD(1)),
+    sent_zero_window_packets       UInt64 CODEC(T64, ZSTD(1)),
+    received_bytes                 UInt64 CODEC(T64, ZSTD(1)),
+    received_payload_bytes         UInt64 CODEC(T64, ZSTD(1)),
+    received_packets               UInt64 CODEC(T64, ZSTD(1)),
+    received_retransmitted_packets UInt64 CODEC(T64, ZSTD(1)),
+    received_zero_window_packets   UInt64 CODEC(T64, ZSTD(1)),
+    opened                         UInt64 CODEC(T64, ZSTD(1)),
+    joined                         UInt64 CODEC(T64, ZSTD(1)),
+    closed_fin                     UInt64 CODEC(T64, ZSTD(1)),
+    closed_reset_by_client         UInt64 CODEC(T64, ZSTD(1)),
+    closed_reset_by_server         UInt64 CODEC(T64, ZSTD(1)),
+    closed_refused                 UInt64 CODEC(T64, ZSTD(1)),
+    closed_unanswered              UInt64 CODEC(T64, ZSTD(1)),
+    closed_idle                    UInt64 CODEC(T64, ZSTD(1)),
+    closed_superseded              UInt64 CODEC(T64, ZSTD(1)),
+    closed_evicted                 UInt64 CODEC(T64, ZSTD(1)),
+    syn_to_synack_us               UInt64 CODEC(T64, ZSTD(1)),
+    syn_to_synack_count            UInt64 CODEC(T64, ZSTD(1)),
+    syn_to_synack_max_us           SimpleAggregateFunction(max, UInt64) CODEC(T64, ZSTD(1)),
+    syn_to_synack_buckets          SimpleAggregateFunction(sumMap, Map(UInt16, UInt64)) COMMENT 'samples by bucket: bucket i holds [1.1^i, 1.1^(i+1)) microseconds' CODEC(ZSTD(1)),
+    synack_to_ack_us               UInt64 CODEC(T64, ZSTD(1)),
+    synack_to_ack_count            UInt64 CODEC(T64, ZSTD(1)),
+    synack_to_ack_max_us           SimpleAggregateFunction(max, UInt64) CODEC(T64, ZSTD(1)),
+    first_response_us              UInt64 CODEC(T64, ZSTD(1)),
+    first_response_count           UInt64 CODEC(T64, ZSTD(1)),
+    first_response_max_us          SimpleAggregateFunction(max, UInt64) CODEC(T64, ZSTD(1)),
+    first_response_buckets         SimpleAggregateFunction(sumMap, Map(UInt16, UInt64)) COMMENT 'samples by bucket: bucket i holds [1.1^i, 1.1^(i+1)) microseconds' CODEC(ZSTD(1)),
+    duration_us                    UInt64 CODEC(T64, ZSTD(1)),
+    duration_count                 UInt64 CODEC(T64, ZSTD(1)),
+    duration_max_us                SimpleAggregateFunction(max, UInt64) CODEC(T64, ZSTD(1))
+)
+ENGINE = ReplicatedSummingMergeTree('/clickhouse/tables/main/{shard}/{database}/{table}', '{replica}')
+PARTITION BY toYYYYMM(start)
+PRIMARY KEY (client_namespace, client_workload, server_namespace, server_workload)
+ORDER BY (client_namespace, client_workload, server_namespace, server_workload, client_name, server_name, server_port, service_namespace, service_name, client_kind, client_workload_kind, client_real_ip, server_kind, server_workload_kind, server_real_ip, server_real_port, direction_inferred, start)
+TTL start + INTERVAL 2 YEAR
+SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+CREATE TABLE IF NOT EXISTS workload_edges_1w ON CLUSTER `main` AS workload_edges_1w_local
+ENGINE = Distributed('main', 'flowtrail', 'workload_edges_1w_local', rand());
+
+-- 0011_coverage_1h.sql
 CREATE TABLE IF NOT EXISTS coverage_1h_local ON CLUSTER `main`
 (
     start           DateTime('UTC') COMMENT 'start of the hour' CODEC(DoubleDelta, ZSTD(1)),
@@ -543,7 +685,7 @@ SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 10000, repli
 CREATE TABLE IF NOT EXISTS coverage_1h ON CLUSTER `main` AS coverage_1h_local
 ENGINE = Distributed('main', 'flowtrail', 'coverage_1h_local', rand());
 
--- 0010_edges_1m_view.sql
+-- 0012_edges_1m_view.sql
 CREATE MATERIALIZED VIEW IF NOT EXISTS edges_1m_view ON CLUSTER `main` TO edges_1m_local AS
 SELECT
     toStartOfMinute(interval_start) AS start,
@@ -610,7 +752,7 @@ FROM flows_local AS flows
 WHERE primary
 GROUP BY start, client_kind, client_namespace, client_workload, client_workload_kind, client_name, client_node, client_ip, client_real_ip, server_kind, server_namespace, server_workload, server_workload_kind, server_name, server_node, server_ip, server_real_ip, server_port, server_real_port, service_namespace, service_name, direction_inferred;
 
--- 0011_edges_1h_view.sql
+-- 0013_edges_1h_view.sql
 CREATE MATERIALIZED VIEW IF NOT EXISTS edges_1h_view ON CLUSTER `main` TO edges_1h_local AS
 SELECT
     toStartOfHour(edges_1m.start) AS start,
@@ -676,7 +818,7 @@ SELECT
 FROM edges_1m_local AS edges_1m
 GROUP BY start, client_kind, client_namespace, client_workload, client_workload_kind, client_name, client_node, client_ip, client_real_ip, server_kind, server_namespace, server_workload, server_workload_kind, server_name, server_node, server_ip, server_real_ip, server_port, server_real_port, service_namespace, service_name, direction_inferred;
 
--- 0012_edges_1d_view.sql
+-- 0014_edges_1d_view.sql
 CREATE MATERIALIZED VIEW IF NOT EXISTS edges_1d_view ON CLUSTER `main` TO edges_1d_local AS
 SELECT
     toStartOfDay(edges_1h.start) AS start,
@@ -742,7 +884,73 @@ SELECT
 FROM edges_1h_local AS edges_1h
 GROUP BY start, client_kind, client_namespace, client_workload, client_workload_kind, client_name, client_node, client_ip, client_real_ip, server_kind, server_namespace, server_workload, server_workload_kind, server_name, server_node, server_ip, server_real_ip, server_port, server_real_port, service_namespace, service_name, direction_inferred;
 
--- 0013_workload_edges_1h_view.sql
+-- 0015_edges_1w_view.sql
+CREATE MATERIALIZED VIEW IF NOT EXISTS edges_1w_view ON CLUSTER `main` TO edges_1w_local AS
+SELECT
+    toDateTime(toMonday(edges_1d.start), 'UTC') AS start,
+    client_kind,
+    client_namespace,
+    client_workload,
+    client_workload_kind,
+    client_name,
+    client_node,
+    client_ip,
+    client_real_ip,
+    server_kind,
+    server_namespace,
+    server_workload,
+    server_workload_kind,
+    server_name,
+    server_node,
+    server_ip,
+    server_real_ip,
+    server_port,
+    server_real_port,
+    service_namespace,
+    service_name,
+    direction_inferred,
+    sum(edges_1d.records) AS records,
+    min(edges_1d.first_seen) AS first_seen,
+    max(edges_1d.last_seen) AS last_seen,
+    sumIf(edges_1d.open_at_start, edges_1d.start = toDateTime(toMonday(edges_1d.start), 'UTC')) AS open_at_start,
+    sum(edges_1d.sent_bytes) AS sent_bytes,
+    sum(edges_1d.sent_payload_bytes) AS sent_payload_bytes,
+    sum(edges_1d.sent_packets) AS sent_packets,
+    sum(edges_1d.sent_retransmitted_packets) AS sent_retransmitted_packets,
+    sum(edges_1d.sent_zero_window_packets) AS sent_zero_window_packets,
+    sum(edges_1d.received_bytes) AS received_bytes,
+    sum(edges_1d.received_payload_bytes) AS received_payload_bytes,
+    sum(edges_1d.received_packets) AS received_packets,
+    sum(edges_1d.received_retransmitted_packets) AS received_retransmitted_packets,
+    sum(edges_1d.received_zero_window_packets) AS received_zero_window_packets,
+    sum(edges_1d.opened) AS opened,
+    sum(edges_1d.joined) AS joined,
+    sum(edges_1d.closed_fin) AS closed_fin,
+    sum(edges_1d.closed_reset_by_client) AS closed_reset_by_client,
+    sum(edges_1d.closed_reset_by_server) AS closed_reset_by_server,
+    sum(edges_1d.closed_refused) AS closed_refused,
+    sum(edges_1d.closed_unanswered) AS closed_unanswered,
+    sum(edges_1d.closed_idle) AS closed_idle,
+    sum(edges_1d.closed_superseded) AS closed_superseded,
+    sum(edges_1d.closed_evicted) AS closed_evicted,
+    sum(edges_1d.syn_to_synack_us) AS syn_to_synack_us,
+    sum(edges_1d.syn_to_synack_count) AS syn_to_synack_count,
+    max(edges_1d.syn_to_synack_max_us) AS syn_to_synack_max_us,
+    sumMap(edges_1d.syn_to_synack_buckets) AS syn_to_synack_buckets,
+    sum(edges_1d.synack_to_ack_us) AS synack_to_ack_us,
+    sum(edges_1d.synack_to_ack_count) AS synack_to_ack_count,
+    max(edges_1d.synack_to_ack_max_us) AS synack_to_ack_max_us,
+    sum(edges_1d.first_response_us) AS first_response_us,
+    sum(edges_1d.first_response_count) AS first_response_count,
+    max(edges_1d.first_response_max_us) AS first_response_max_us,
+    sumMap(edges_1d.first_response_buckets) AS first_response_buckets,
+    sum(edges_1d.duration_us) AS duration_us,
+    sum(edges_1d.duration_count) AS duration_count,
+    max(edges_1d.duration_max_us) AS duration_max_us
+FROM edges_1d_local AS edges_1d
+GROUP BY start, client_kind, client_namespace, client_workload, client_workload_kind, client_name, client_node, client_ip, client_real_ip, server_kind, server_namespace, server_workload, server_workload_kind, server_name, server_node, server_ip, server_real_ip, server_port, server_real_port, service_namespace, service_name, direction_inferred;
+
+-- 0016_workload_edges_1h_view.sql
 CREATE MATERIALIZED VIEW IF NOT EXISTS workload_edges_1h_view ON CLUSTER `main` TO workload_edges_1h_local AS
 SELECT
     toStartOfHour(edges_1h.start) AS start,
@@ -804,7 +1012,7 @@ SELECT
 FROM edges_1h_local AS edges_1h
 GROUP BY start, client_kind, client_namespace, client_workload, client_workload_kind, client_name, client_real_ip, server_kind, server_namespace, server_workload, server_workload_kind, server_name, server_real_ip, server_port, server_real_port, service_namespace, service_name, direction_inferred;
 
--- 0014_workload_edges_1d_view.sql
+-- 0017_workload_edges_1d_view.sql
 CREATE MATERIALIZED VIEW IF NOT EXISTS workload_edges_1d_view ON CLUSTER `main` TO workload_edges_1d_local AS
 SELECT
     toStartOfDay(workload_edges_1h.start) AS start,
@@ -866,7 +1074,69 @@ SELECT
 FROM workload_edges_1h_local AS workload_edges_1h
 GROUP BY start, client_kind, client_namespace, client_workload, client_workload_kind, client_name, client_real_ip, server_kind, server_namespace, server_workload, server_workload_kind, server_name, server_real_ip, server_port, server_real_port, service_namespace, service_name, direction_inferred;
 
--- 0015_coverage_1h_view.sql
+-- 0018_workload_edges_1w_view.sql
+CREATE MATERIALIZED VIEW IF NOT EXISTS workload_edges_1w_view ON CLUSTER `main` TO workload_edges_1w_local AS
+SELECT
+    toDateTime(toMonday(workload_edges_1d.start), 'UTC') AS start,
+    client_kind,
+    client_namespace,
+    client_workload,
+    client_workload_kind,
+    client_name,
+    client_real_ip,
+    server_kind,
+    server_namespace,
+    server_workload,
+    server_workload_kind,
+    server_name,
+    server_real_ip,
+    server_port,
+    server_real_port,
+    service_namespace,
+    service_name,
+    direction_inferred,
+    sum(workload_edges_1d.records) AS records,
+    min(workload_edges_1d.first_seen) AS first_seen,
+    max(workload_edges_1d.last_seen) AS last_seen,
+    sumIf(workload_edges_1d.open_at_start, workload_edges_1d.start = toDateTime(toMonday(workload_edges_1d.start), 'UTC')) AS open_at_start,
+    sum(workload_edges_1d.sent_bytes) AS sent_bytes,
+    sum(workload_edges_1d.sent_payload_bytes) AS sent_payload_bytes,
+    sum(workload_edges_1d.sent_packets) AS sent_packets,
+    sum(workload_edges_1d.sent_retransmitted_packets) AS sent_retransmitted_packets,
+    sum(workload_edges_1d.sent_zero_window_packets) AS sent_zero_window_packets,
+    sum(workload_edges_1d.received_bytes) AS received_bytes,
+    sum(workload_edges_1d.received_payload_bytes) AS received_payload_bytes,
+    sum(workload_edges_1d.received_packets) AS received_packets,
+    sum(workload_edges_1d.received_retransmitted_packets) AS received_retransmitted_packets,
+    sum(workload_edges_1d.received_zero_window_packets) AS received_zero_window_packets,
+    sum(workload_edges_1d.opened) AS opened,
+    sum(workload_edges_1d.joined) AS joined,
+    sum(workload_edges_1d.closed_fin) AS closed_fin,
+    sum(workload_edges_1d.closed_reset_by_client) AS closed_reset_by_client,
+    sum(workload_edges_1d.closed_reset_by_server) AS closed_reset_by_server,
+    sum(workload_edges_1d.closed_refused) AS closed_refused,
+    sum(workload_edges_1d.closed_unanswered) AS closed_unanswered,
+    sum(workload_edges_1d.closed_idle) AS closed_idle,
+    sum(workload_edges_1d.closed_superseded) AS closed_superseded,
+    sum(workload_edges_1d.closed_evicted) AS closed_evicted,
+    sum(workload_edges_1d.syn_to_synack_us) AS syn_to_synack_us,
+    sum(workload_edges_1d.syn_to_synack_count) AS syn_to_synack_count,
+    max(workload_edges_1d.syn_to_synack_max_us) AS syn_to_synack_max_us,
+    sumMap(workload_edges_1d.syn_to_synack_buckets) AS syn_to_synack_buckets,
+    sum(workload_edges_1d.synack_to_ack_us) AS synack_to_ack_us,
+    sum(workload_edges_1d.synack_to_ack_count) AS synack_to_ack_count,
+    max(workload_edges_1d.synack_to_ack_max_us) AS synack_to_ack_max_us,
+    sum(workload_edges_1d.first_response_us) AS first_response_us,
+    sum(workload_edges_1d.first_response_count) AS first_response_count,
+    max(workload_edges_1d.first_response_max_us) AS first_response_max_us,
+    sumMap(workload_edges_1d.first_response_buckets) AS first_response_buckets,
+    sum(workload_edges_1d.duration_us) AS duration_us,
+    sum(workload_edges_1d.duration_count) AS duration_count,
+    max(workload_edges_1d.duration_max_us) AS duration_max_us
+FROM workload_edges_1d_local AS workload_edges_1d
+GROUP BY start, client_kind, client_namespace, client_workload, client_workload_kind, client_name, client_real_ip, server_kind, server_namespace, server_workload, server_workload_kind, server_name, server_real_ip, server_port, server_real_port, service_namespace, service_name, direction_inferred;
+
+-- 0019_coverage_1h_view.sql
 CREATE MATERIALIZED VIEW IF NOT EXISTS coverage_1h_view ON CLUSTER `main` TO coverage_1h_local AS
 SELECT
     toStartOfHour(interval_start) AS start,
@@ -878,7 +1148,7 @@ SELECT
 FROM coverage_local AS coverage
 GROUP BY start, agent;
 
--- 0016_identities.sql
+-- 0020_identities.sql
 CREATE TABLE IF NOT EXISTS identities_local ON CLUSTER `main`
 (
     address       IPv6 COMMENT 'IPv4 mapped; :: for a port of every node (NodePort)' CODEC(ZSTD(1)),
@@ -902,7 +1172,7 @@ TTL toDateTime(greatest(last_seen, released, deleted)) + INTERVAL 90 DAY;
 CREATE TABLE IF NOT EXISTS identities ON CLUSTER `main` AS identities_local
 ENGINE = Distributed('main', 'flowtrail', 'identities_local', cityHash64(address, port, uid));
 
--- 0017_identities_seen.sql
+-- 0021_identities_seen.sql
 CREATE TABLE IF NOT EXISTS identities_seen_local ON CLUSTER `main`
 (
     kind      Enum8('pod' = 1, 'service' = 2, 'node' = 3),
@@ -913,7 +1183,7 @@ ORDER BY kind;
 CREATE TABLE IF NOT EXISTS identities_seen ON CLUSTER `main` AS identities_seen_local
 ENGINE = Distributed('main', 'flowtrail', 'identities_seen_local', cityHash64(kind));
 
--- 0018_flows_named.sql
+-- 0022_flows_named.sql
 CREATE VIEW IF NOT EXISTS flows_named ON CLUSTER `main` AS
 SELECT
     interval_start AS time,
@@ -950,7 +1220,7 @@ SELECT
     toString(reporter) AS seen_from
 FROM flows;
 
--- 0019_edges.sql
+-- 0023_edges.sql
 CREATE VIEW IF NOT EXISTS edges ON CLUSTER `main` AS
 SELECT
     start AS time,

@@ -12,7 +12,7 @@ use super::{ClickHouseArgs, StoreError};
 use crate::config::duration;
 
 /// How long rows are kept. What is not said stays as it is: 14 days of raw rows in new tables, 90 days of
-/// edges of minutes and of all else, 2 years of edges of hours and days and of coverage by the hour.
+/// edges of minutes and of all else, 2 years of edges of hours, days and weeks and of coverage by the hour.
 #[derive(Args, Clone, Debug, Default)]
 #[group(skip)]
 pub struct RetentionArgs {
@@ -24,7 +24,7 @@ pub struct RetentionArgs {
     #[arg(long, env = "FLOWTRAIL_RETAIN_MINUTES", value_parser = duration, value_name = "DURATION", help_heading = "Retention")]
     pub retain_minutes: Option<Duration>,
 
-    /// How long edges of hours and days, and coverage by the hour, are kept: as long as edges of minutes, or longer.
+    /// How long edges of hours, days and weeks, and coverage by the hour, are kept: as long as edges of minutes, or longer.
     #[arg(long, env = "FLOWTRAIL_RETAIN_HOURS", value_parser = duration, value_name = "DURATION", help_heading = "Retention")]
     pub retain_hours: Option<Duration>,
 
