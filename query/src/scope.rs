@@ -82,9 +82,7 @@ impl Tables {
             Columns::Flows => {
                 let observer = ["node", "agent", "interface"];
                 let observer = observer.map(|column| replaced(column, OWN_OBSERVER, "''"));
-                let ends = ["client", "server"]
-                    .map(|side| [end_columns(side, FULL), end_columns(side, AS_STORED)].concat())
-                    .concat();
+                let ends = ["client", "server"].map(|side| end_columns(side, FULL)).concat();
                 let id = replaced(
                     "connection_id",
                     &format!(
@@ -97,7 +95,8 @@ impl Tables {
                 self.of_ends(name, [ends, observer.to_vec(), vec![id]].concat())
             }
             Columns::Edges => {
-                let ends = [end_columns("client", EDGES_CLIENT), end_columns("server", FULL)];
+                let client = ["name", "node", "ip", "real_ip", "seen_ip"];
+                let ends = [end_columns("client", &client), end_columns("server", FULL)];
                 self.of_ends(name, ends.concat())
             }
             Columns::WorkloadEdges => {
@@ -181,12 +180,8 @@ const TABLES: &[(&str, Columns)] = &[
     ("coverage_1h_view", Columns::Nothing),
 ];
 
-/// What an end has that can be hidden; a client has no port behind a Service in edges.
-const FULL: &[&str] = &["name", "node", "ip", "real_ip", "real_port"];
-const EDGES_CLIENT: &[&str] = &["name", "node", "ip", "real_ip"];
-
-/// What flows compute an end's address and port of.
-const AS_STORED: &[&str] = &["seen_ip", "seen_port"];
+/// What an end has that can be hidden, where it has ports.
+const FULL: &[&str] = &["name", "node", "ip", "real_ip", "real_port", "seen_ip", "seen_port"];
 
 const SCOPE: &str = "{scope:Array(String)}";
 
