@@ -113,7 +113,7 @@ async fn a_week_that_is_not_what_its_days_are_is_found() {
 async fn a_rollup_that_does_not_add_up_is_found() {
     let found = damaged(
         "audit_rollup",
-        "INSERT INTO edges_1h (start, client_kind, server_kind, sent_bytes) \
+        "INSERT INTO edges_1h (start, client_kind, server_kind, sent_payload_bytes) \
          VALUES ('2026-01-01 01:00:00', 'pod', 'pod', 1)",
     )
     .await;
