@@ -1,5 +1,7 @@
 //! The answer: what `/api/v1/graph` says, as types that write its JSON and read it back.
 
+mod text;
+
 use std::ops::AddAssign;
 
 pub use flowtrail_schema::Counters;

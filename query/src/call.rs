@@ -1,8 +1,15 @@
 //! The call being answered: whether its caller takes an answer that is there already, and what its time goes
 //! to. That is told as `Server-Timing` (W3C), which browsers' developer tools show and `make bench-query`
 //! measures.
+//!
+//! What counts as ClickHouse's are the times in which an answer, or more of one, was waited for and had not come:
+//! from when the service had nothing left to read until it looked again, being woken. What is on its way meanwhile
+//! (the rest of the rows that ClickHouse is still writing) is ClickHouse's. Asking, and reading what has come, are
+//! the service's.
 
 use std::fmt::Write as _;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,10 +29,10 @@ pub(crate) struct Call {
 
 #[derive(Debug, Default)]
 struct Times {
-    /// Statements under way, and since when there has been one.
-    statements: u32,
+    /// Waits for ClickHouse at this moment, and since when there has been one.
+    waits: u32,
     since: Option<Instant>,
-    /// In which at least one statement had not answered.
+    /// In which there was at least one.
     clickhouse: Duration,
     /// Of waiting to be let in.
     queued: Duration,
@@ -67,27 +74,42 @@ pub(crate) fn is_anew() -> bool {
     CALL.try_with(|call| call.anew).unwrap_or_default()
 }
 
-/// A statement that has not answered, until dropped.
-pub(crate) struct Statement(Option<Arc<Call>>);
+/// What comes from ClickHouse. The time that it is waited for, and no other, is noted as ClickHouse's.
+pub(crate) async fn clickhouse<F: Future>(answer: F) -> F::Output {
+    let mut answer = pin!(answer);
+    let mut wait = None;
+    poll_fn(|context| {
+        wait = None;
+        let polled = answer.as_mut().poll(context);
+        if polled.is_pending() {
+            wait = Some(Wait::begin());
+        }
+        polled
+    })
+    .await
+}
 
-impl Statement {
-    pub(crate) fn sent() -> Self {
+/// A wait for ClickHouse, until dropped.
+struct Wait(Option<Arc<Call>>);
+
+impl Wait {
+    fn begin() -> Self {
         let call = CALL.try_with(Arc::clone).ok();
         if let Some(call) = &call {
             let mut times = call.times();
-            times.statements += 1;
+            times.waits += 1;
             times.since.get_or_insert_with(Instant::now);
         }
         Self(call)
     }
 }
 
-impl Drop for Statement {
+impl Drop for Wait {
     fn drop(&mut self) {
         let Some(call) = &self.0 else { return };
         let mut times = call.times();
-        times.statements -= 1;
-        if times.statements == 0
+        times.waits -= 1;
+        if times.waits == 0
             && let Some(since) = times.since.take()
         {
             times.clickhouse += since.elapsed();
@@ -112,13 +134,24 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn statements_at_once_are_counted_once() {
+    async fn waits_at_once_are_counted_once_and_work_is_not() {
         let call = Arc::new(Call::default());
         let statement = async |ms| {
-            let _statement = Statement::sent();
-            sleep(Duration::from_millis(ms)).await;
+            clickhouse(async {
+                std::thread::sleep(Duration::from_millis(40));
+                sleep(Duration::from_millis(ms)).await;
+            })
+            .await;
         };
-        call.answer(async { tokio::join!(statement(20), statement(30)) }).await;
+        call.answer(statement(0)).await;
+        assert!(call.times().clickhouse < Duration::from_millis(20), "work is the service's");
+        let call = Arc::new(Call::default());
+        call.answer(async {
+            tokio::join!(clickhouse(sleep(Duration::from_millis(20))), async {
+                clickhouse(sleep(Duration::from_millis(30))).await;
+            })
+        })
+        .await;
         let took = call.times().clickhouse;
         assert!((30..50).contains(&took.as_millis()), "{took:?}");
         call.answer(async { queued(Duration::from_millis(7)) }).await;
@@ -127,6 +160,6 @@ mod tests {
         assert!(header.starts_with("total;dur=64.0, clickhouse;dur=3"), "{header}");
         assert!(header.ends_with(", queue;dur=7.0, shared"), "{header}");
         // Elsewhere nothing is noted.
-        drop(Statement::sent());
+        clickhouse(tokio::task::yield_now()).await;
     }
 }

@@ -36,26 +36,16 @@ pub(crate) use sums::{Measure, Sums};
 use crate::answer::{Edge, Node};
 use crate::expression::Expression;
 use crate::params::{GroupBy, Stat};
-use crate::sql::{EdgeRow, OpenRow};
-
-/// The rows that a graph is made of.
-#[derive(Debug, Default)]
-pub(crate) struct Rows {
-    /// The window's sums.
-    pub(crate) edges: Vec<EdgeRow>,
-    /// The connections open at its start, unless they are in the sums.
-    pub(crate) open_at_start: Vec<OpenRow>,
-    /// The connections open at its end.
-    pub(crate) open_at_end: Vec<OpenRow>,
-}
+use crate::sql::{EdgeRow, OpenRow, borrowed};
 
 /// Nodes of an edge, client first: by number, then by their place in the order of ids.
 type Ends = (usize, usize);
 
-/// Edges by the numbers of their ends. In boxes, as they are sorted and large.
+/// A graph in the making: takes rows as they come, in any order.
 #[derive(Debug)]
-struct Folded {
+pub(crate) struct Folded {
     faces: Faces,
+    /// By the numbers of their ends. In boxes, as they are sorted and large.
     edges: HashMap<Ends, Box<EdgeSums>>,
 }
 
@@ -69,50 +59,20 @@ struct EdgeSums {
     server_addresses: Listed<Ipv6Addr>,
 }
 
-/// The graph of some rows: of the edges whose sums `q` keeps at most `limit` of their own, ranked by `stat`, and
-/// the folded rest. `from_ms` is when connections were seen that were only open.
-pub(crate) fn graph(
-    rows: Rows,
-    group_by: GroupBy,
-    q: &Expression,
-    stat: Stat,
-    limit: usize,
-    from_ms: i64,
-) -> (Vec<Node>, Vec<Edge>) {
-    let edges = HashMap::with_capacity(rows.edges.len());
-    let mut folded = Folded { faces: Faces::new(group_by), edges };
-    for row in rows.edges {
-        folded.add_edge(row);
-    }
-    for row in rows.open_at_start {
-        let (connections, inferred) = (row.connections, row.inferred);
-        folded.add_open(row, Sums { connections, inferred, ..Sums::default() });
-    }
-    for row in rows.open_at_end {
-        let open = row.connections;
-        folded.add_open(row, Sums { open, ..Sums::default() });
-    }
-    folded.edges.retain(|_, edge| q.keeps(&edge.sums));
-
-    let Folded { mut faces, edges } = folded;
-    let other = faces.other();
-    let named = faces.by_id();
-    let mut places = vec![0; named.len()];
-    named.iter().enumerate().for_each(|(place, named)| places[named.node] = place);
-    let edges = edges.into_iter().map(|((a, b), sums)| ((places[a], places[b]), sums));
-    let ranked = limited(edges, places[other], stat, limit);
-    let nodes = nodes(faces, &named, &ranked);
-    let edges = ranked.into_iter().map(|(ends, sums)| edge(ends, *sums, &named, from_ms)).collect();
-    (nodes, edges)
-}
-
 impl Folded {
-    fn add_edge(&mut self, mut row: EdgeRow) {
+    /// Of no rows yet.
+    pub(crate) fn new(group_by: GroupBy) -> Self {
+        Self { faces: Faces::new(group_by), edges: HashMap::new() }
+    }
+
+    /// Adds some of the window's sums.
+    pub(crate) fn add_edge(&mut self, mut row: EdgeRow<'_>) {
+        let services: Vec<_> = row.services.iter().map(|&service| service.to_owned()).collect();
         let sums = EdgeSums {
             sums: Sums::of(&mut row),
             seen: Some((row.first_seen_ms, row.last_seen_ms)),
             server_ports: row.server_ports.into(),
-            services: row.services.into(),
+            services: services.into(),
             client_addresses: row.client_addresses.into(),
             server_addresses: row.server_addresses.into(),
         };
@@ -120,8 +80,21 @@ impl Folded {
         self.add(ends, sums);
     }
 
+    /// Adds connections that are open at the window's start, unless they are in its sums.
+    pub(crate) fn add_open_at_start(&mut self, row: OpenRow) {
+        let (connections, inferred) = (row.connections, row.inferred);
+        self.add_open(row, Sums { connections, inferred, ..Sums::default() });
+    }
+
+    /// Adds connections that are open at the window's end.
+    pub(crate) fn add_open_at_end(&mut self, row: OpenRow) {
+        let open = row.connections;
+        self.add_open(row, Sums { open, ..Sums::default() });
+    }
+
     fn add_open(&mut self, row: OpenRow, sums: Sums) {
-        let ends = (self.faces.of(row.source), self.faces.of(row.target));
+        let [source, target] = [&row.source, &row.target].map(borrowed);
+        let ends = (self.faces.of(source), self.faces.of(target));
         let sums = EdgeSums {
             sums,
             seen: None,
@@ -140,6 +113,29 @@ impl Folded {
             }
             Entry::Occupied(mut known) => known.get_mut().merge(&sums),
         }
+    }
+
+    /// The graph: of the edges whose sums `q` keeps at most `limit` of their own, ranked by `stat`, and the folded
+    /// rest. `from_ms` is when connections were seen that were only open.
+    pub(crate) fn graph(
+        self,
+        q: &Expression,
+        stat: Stat,
+        limit: usize,
+        from_ms: i64,
+    ) -> (Vec<Node>, Vec<Edge>) {
+        let Self { mut faces, mut edges } = self;
+        edges.retain(|_, edge| q.keeps(&edge.sums));
+        let other = faces.other();
+        let named = faces.by_id();
+        let mut places = vec![0; named.len()];
+        named.iter().enumerate().for_each(|(place, named)| places[named.node] = place);
+        let edges = edges.into_iter().map(|((a, b), sums)| ((places[a], places[b]), sums));
+        let ranked = limited(edges, places[other], stat, limit);
+        let nodes = nodes(faces, &named, &ranked);
+        let edges =
+            ranked.into_iter().map(|(ends, sums)| edge(ends, *sums, &named, from_ms)).collect();
+        (nodes, edges)
     }
 }
 
@@ -221,7 +217,7 @@ fn edge((source, target): Ends, edge: EdgeSums, named: &[Named], from_ms: i64) -
     let (services, more_services) = edge.services.told();
     let (source, target) = (&named[source].id, &named[target].id);
     Edge {
-        id: format!("{source}>{target}"),
+        id: [source.as_str(), ">", target].concat(),
         source: source.clone(),
         target: target.clone(),
         server_ports,

@@ -150,34 +150,37 @@ async fn graph(State(app): State<App>, asked: Asked) -> Result<Answer<Told>, Pro
 async fn panel_nodes(
     State(app): State<App>,
     asked: Asked,
-) -> Result<Answer<Vec<infinity::PanelNode>>, Problem> {
+) -> Result<Answer<Json<Vec<infinity::PanelNode>>>, Problem> {
     let (graph, stat, settled) = app.panel(asked).await?;
-    Ok(Answer { body: infinity::nodes(&graph, stat), settled })
+    Ok(Answer { body: Json(infinity::nodes(&graph, stat)), settled })
 }
 
 async fn panel_edges(
     State(app): State<App>,
     asked: Asked,
-) -> Result<Answer<Vec<infinity::PanelEdge>>, Problem> {
+) -> Result<Answer<Json<Vec<infinity::PanelEdge>>>, Problem> {
     let (graph, stat, settled) = app.panel(asked).await?;
-    Ok(Answer { body: infinity::edges(&graph, stat), settled })
+    Ok(Answer { body: Json(infinity::edges(&graph, stat)), settled })
 }
 
 async fn coverage_steps(
     State(app): State<App>,
     asked: Asked,
-) -> Result<Answer<CoverageSteps>, Problem> {
+) -> Result<Answer<Json<CoverageSteps>>, Problem> {
     let when = asked.when();
     let request = CoverageRequest::parse(asked, when.now_ms)?;
     let body = app.coverage(request).await?;
-    Ok(Answer { settled: when.is_settled(&body.window, &body.coverage), body })
+    Ok(Answer { settled: when.is_settled(&body.window, &body.coverage), body: Json(body) })
 }
 
-async fn timeseries(State(app): State<App>, asked: Asked) -> Result<Answer<TimeSeries>, Problem> {
+async fn timeseries(
+    State(app): State<App>,
+    asked: Asked,
+) -> Result<Answer<Json<TimeSeries>>, Problem> {
     let when = asked.when();
     let request = SeriesRequest::parse(asked, when.now_ms)?;
     let body = app.series(request).await?;
-    Ok(Answer { settled: when.is_settled(&body.window, &body.coverage), body })
+    Ok(Answer { settled: when.is_settled(&body.window, &body.coverage), body: Json(body) })
 }
 
 async fn two_windows(State(app): State<App>, asked: Asked) -> Result<Json<Diff>, Problem> {
@@ -190,13 +193,13 @@ async fn choices(
     State(app): State<App>,
     of: Result<Path<String>, PathRejection>,
     asked: Asked,
-) -> Result<Answer<Values>, Problem> {
+) -> Result<Answer<Json<Values>>, Problem> {
     let Path(of) =
         of.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
     let when = asked.when();
     let request = ValuesRequest::parse(&of, asked, when.now_ms)?;
     let body = app.values(request).await?;
-    Ok(Answer { settled: when.is_settled(&body.window, &body.coverage), body })
+    Ok(Answer { settled: when.is_settled(&body.window, &body.coverage), body: Json(body) })
 }
 
 async fn connections(State(app): State<App>, asked: Asked) -> Result<Json<Connections>, Problem> {
@@ -214,12 +217,12 @@ async fn nodegraph_fields(asked: Asked) -> Result<Json<nodegraph::Fields>, Probl
 async fn nodegraph_data(
     State(app): State<App>,
     asked: Asked,
-) -> Result<Answer<nodegraph::Data>, Problem> {
+) -> Result<Answer<Json<nodegraph::Data>>, Problem> {
     let when = asked.when();
     let request = NodeGraphRequest::parse(asked, when.now_ms)?;
     let Told { window, graph } = app.graph(request.graph).await?;
     let settled = when.is_settled(&window, &graph.coverage);
-    Ok(Answer { body: nodegraph::data(&graph, request.stats_type), settled })
+    Ok(Answer { body: Json(nodegraph::data(&graph, request.stats_type)), settled })
 }
 
 async fn openapi() -> impl IntoResponse {

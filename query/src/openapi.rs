@@ -132,7 +132,7 @@ fn question(summary: &str, parameters: Vec<Value>, answer: &Value) -> Value {
     found["headers"] = json!({
         "Cache-Control": { "description": "Whether it may be kept: on complete windows of the past", "schema": { "type": "string" } },
         "ETag": { "description": "Of an answer that may be kept", "schema": { "type": "string" } },
-        "Server-Timing": { "description": "What it took, milliseconds: total; clickhouse, of that; queue, waiting before. shared: it was there", "schema": { "type": "string" } },
+        "Server-Timing": { "description": "What it took, milliseconds: total; clickhouse, waiting for its rows, of that; queue, waiting before. shared: it was there", "schema": { "type": "string" } },
     });
     let mut responses = Map::new();
     responses.insert("200".to_owned(), found);

@@ -1,7 +1,7 @@
 //! The pipeline: request → window → plan → filter → sql → edges → graph → answer.
 
 use crate::answer::{Coverage, Graph};
-use crate::graph::{self, Rows};
+use crate::graph::Folded;
 use crate::params::{GraphRequest, GroupBy};
 use crate::planner::{Plan, Tier};
 use crate::sql::{Kept, OpenRow};
@@ -65,15 +65,17 @@ async fn computed(
     kept: Option<&Kept>,
 ) -> Result<(Graph, Seen), StoreError> {
     let GraphRequest { window: requested, group_by, filter, stat, limit } = request;
-    let (edges, reported) = tokio::try_join!(
-        store.edges(*group_by, filter, plan, kept),
+    let mut folded = Folded::new(*group_by);
+    let ((), reported) = tokio::try_join!(
+        store.edges(*group_by, filter, plan, kept, |row| folded.add_edge(row)),
         reported(store, request, plan, kept),
     )?;
     let Reported { coverage, seen, complete_until_s, open_at_start, open_at_end } = reported;
+    open_at_start.into_iter().for_each(|row| folded.add_open_at_start(row));
+    open_at_end.into_iter().for_each(|row| folded.add_open_at_end(row));
 
     let window = plan.bounds.answer(*requested, complete_until_s);
-    let rows = Rows { edges, open_at_start, open_at_end };
-    let (nodes, edges) = graph::graph(rows, *group_by, &filter.q, *stat, *limit, window.from);
+    let (nodes, edges) = folded.graph(&filter.q, *stat, *limit, window.from);
     Ok((Graph { window, coverage, nodes, edges }, seen))
 }
 

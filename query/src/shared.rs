@@ -68,7 +68,12 @@ impl<K, V, E> Clone for Shared<K, V, E> {
     }
 }
 
-impl<K: Clone + PartialEq, V: Clone, E: Clone> Shared<K, V, E> {
+impl<K, V, E> Shared<K, V, E>
+where
+    K: Clone + PartialEq + Send + 'static,
+    V: Clone + Send + Sync + 'static,
+    E: Clone + Send + Sync + 'static,
+{
     /// Without answers. Those kept take `max_bytes` at most.
     pub(crate) fn new(max_bytes: usize) -> Self {
         Self { entries: Arc::default(), max_bytes }
@@ -96,7 +101,11 @@ impl<K: Clone + PartialEq, V: Clone, E: Clone> Shared<K, V, E> {
         });
         let value = asked.outcome.get_or_init(|| compute).await.clone()?;
         let Some((keep, bytes)) = computed else { return Ok((value, Origin::Shared)) };
-        self.keep(&asked.outcome, keep, bytes);
+        let evicted = self.keep(&asked.outcome, keep, bytes);
+        if !evicted.is_empty() {
+            // A large answer takes milliseconds to take apart: not those of who asks now.
+            tokio::task::spawn_blocking(|| drop(evicted));
+        }
         Ok((value, Origin::Computed))
     }
 
@@ -123,8 +132,13 @@ impl<K: Clone + PartialEq, V: Clone, E: Clone> Shared<K, V, E> {
     }
 
     /// Keeps an answer, unless it alone is too large. The oldest make room for it: were it those that go first
-    /// otherwise, what is kept long would leave no room for what is kept for a moment.
-    fn keep(&self, outcome: &Arc<Outcome<V, E>>, keep: Duration, bytes: usize) {
+    /// otherwise, what is kept long would leave no room for what is kept for a moment. Returns those that went.
+    fn keep(
+        &self,
+        outcome: &Arc<Outcome<V, E>>,
+        keep: Duration,
+        bytes: usize,
+    ) -> Vec<Entry<K, V, E>> {
         let mut entries = self.entries();
         let of_it = |entry: &&mut Entry<K, V, E>| Arc::ptr_eq(&entry.outcome, outcome);
         if bytes > self.max_bytes {
@@ -137,30 +151,33 @@ impl<K: Clone + PartialEq, V: Clone, E: Clone> Shared<K, V, E> {
             let bytes = entries.iter().filter_map(|entry| entry.kept.map(|kept| kept.bytes));
             (bytes.clone().count(), bytes.sum::<usize>())
         };
+        let mut evicted = Vec::new();
         loop {
             let (count, bytes) = kept(&entries);
             if count <= MAX_ENTRIES && bytes <= self.max_bytes {
-                return;
+                return evicted;
             }
             let since = |at: &usize| entries[*at].kept.map(|kept| kept.since);
             let places = (0..entries.len()).filter(|at| entries[*at].kept.is_some());
-            let Some(oldest) = places.min_by_key(since) else { return };
-            entries.swap_remove(oldest);
+            let Some(oldest) = places.min_by_key(since) else { return evicted };
+            evicted.push(entries.swap_remove(oldest));
         }
     }
+}
 
+impl<K, V, E> Shared<K, V, E> {
     fn entries(&self) -> std::sync::MutexGuard<'_, Vec<Entry<K, V, E>>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Somebody who waits for an answer. The last one who gives up, or is told of a failure, leaves nothing behind.
-struct Asked<'a, K: Clone + PartialEq, V: Clone, E: Clone> {
+struct Asked<'a, K, V, E> {
     shared: &'a Shared<K, V, E>,
     outcome: Arc<Outcome<V, E>>,
 }
 
-impl<K: Clone + PartialEq, V: Clone, E: Clone> Drop for Asked<'_, K, V, E> {
+impl<K, V, E> Drop for Asked<'_, K, V, E> {
     fn drop(&mut self) {
         let mut entries = self.shared.entries();
         entries.retain(|entry| {

@@ -23,7 +23,7 @@ pub(crate) use coverage_steps::{
 #[cfg(test)]
 pub(crate) use edges::SUMMED;
 pub(crate) use edges::{EdgeRow, edges};
-pub(crate) use ends::{End, MAX_LISTED};
+pub(crate) use ends::{End, MAX_LISTED, borrowed};
 pub(crate) use first_seen::{FirstSeenRow, first_seen};
 pub(crate) use kept::{Kept, RankedRow, ranked};
 use open::open_connections;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
-use crate::call::Statement;
+use crate::call::clickhouse;
 use crate::filter::Filter;
 use crate::params::{GraphRequest, GroupBy, MAX_LIMIT, ValuesRequest};
 use crate::planner::{Held, Plan, Tier, plan};
@@ -208,10 +208,7 @@ impl Store {
             return Ok(held);
         }
         let query = self.tables.ask_for_all(sql::EARLIEST);
-        let query = async {
-            let _statement = Statement::sent();
-            query.fetch_one::<(u32, u32, u32, u32, u32, u32)>().await
-        };
+        let query = clickhouse(query.fetch_one::<(u32, u32, u32, u32, u32, u32)>());
         let (earliest, retention) = tokio::join!(query, self.args.retention());
         let (now_s, raw, minutes, hours, days, weeks) = earliest?;
         let Retention { flows, minutes: of_minutes, hours: of_hours, .. } = retention?;
@@ -273,17 +270,18 @@ impl Store {
         Ok(Kept::of(&ranked, limit))
     }
 
-    /// The edges of a window.
+    /// The edges of a window, each given to `take` as it comes.
     pub(crate) async fn edges(
         &self,
         group_by: GroupBy,
         filter: &Filter,
         plan: &Plan,
         kept: Option<&Kept>,
-    ) -> Result<Vec<EdgeRow>, StoreError> {
+        take: impl FnMut(EdgeRow<'_>),
+    ) -> Result<(), StoreError> {
         let detail = Detail::of(group_by, filter);
         let statement = sql::edges(group_by, detail, &filter.sql(), plan, kept);
-        rows(filter.bind(self.ask_long(filter, &statement))).await
+        each::<EdgeRow<'_>>(filter.bind(self.ask_long(filter, &statement)), take).await
     }
 
     /// A question that perhaps names the edges that stay.
@@ -332,18 +330,23 @@ impl Store {
     }
 }
 
-/// All rows of an answer. ClickHouse's time is until the first of them: what is left is reading them.
+/// All rows of an answer.
 async fn rows<T: RowOwned + RowRead>(query: Query) -> Result<Vec<T>, StoreError> {
-    let statement = Statement::sent();
-    let mut cursor = query.fetch::<T>()?;
-    let mut next = cursor.next().await;
-    drop(statement);
     let mut rows = Vec::new();
-    while let Some(row) = next? {
-        rows.push(row);
-        next = cursor.next().await;
-    }
+    each::<T>(query, |row| rows.push(row)).await?;
     Ok(rows)
+}
+
+/// Gives the rows of an answer to `take`, each as it comes: while ClickHouse is writing the next ones.
+async fn each<T: Row + RowRead>(
+    query: Query,
+    mut take: impl FnMut(T::Value<'_>),
+) -> Result<(), StoreError> {
+    let mut cursor = query.fetch::<T>()?;
+    while let Some(row) = clickhouse(cursor.next()).await? {
+        take(row);
+    }
+    Ok(())
 }
 
 /// The whole hours of a window, from the first's start to the last's end; none where these are equal.

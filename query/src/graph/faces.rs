@@ -2,15 +2,23 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use super::Face;
 use crate::params::GroupBy;
 use crate::sql::End;
+
+/// Between texts: in none of them, as all are UTF-8.
+const SEPARATOR: u8 = 0xff;
 
 /// The nodes that ends are folded into. Numbers count from 0.
 #[derive(Debug)]
 pub(super) struct Faces {
     group_by: GroupBy,
-    by_end: HashMap<End, usize>,
+    /// By what [`write_key`] makes of them.
+    by_end: HashMap<Box<[u8]>, usize, RandomState>,
+    /// The key of the end at hand.
+    key: Vec<u8>,
     by_id: HashMap<String, usize>,
     faces: Vec<Face>,
 }
@@ -18,16 +26,23 @@ pub(super) struct Faces {
 impl Faces {
     /// None yet.
     pub(super) fn new(group_by: GroupBy) -> Self {
-        Self { group_by, by_end: HashMap::new(), by_id: HashMap::new(), faces: Vec::new() }
+        Self {
+            group_by,
+            by_end: HashMap::default(),
+            key: Vec::new(),
+            by_id: HashMap::new(),
+            faces: Vec::new(),
+        }
     }
 
     /// The node of an end.
-    pub(super) fn of(&mut self, end: End) -> usize {
-        if let Some(node) = self.by_end.get(&end) {
+    pub(super) fn of(&mut self, end: End<&str>) -> usize {
+        write_key(&end, &mut self.key);
+        if let Some(node) = self.by_end.get(self.key.as_slice()) {
             return *node;
         }
         let node = self.add(Face::of(self.group_by, &end));
-        self.by_end.insert(end, node);
+        self.by_end.insert(self.key.as_slice().into(), node);
         node
     }
 
@@ -61,6 +76,18 @@ impl Faces {
     /// What a node is.
     pub(super) fn take(&mut self, node: usize) -> Face {
         self.faces.get_mut(node).map(std::mem::take).unwrap_or_default()
+    }
+}
+
+/// Bytes that are the same for the same end: found faster than eight values that are each somewhere else.
+fn write_key(end: &End<&str>, key: &mut Vec<u8>) {
+    let (kind, namespace, workload_kind, workload, name, node, of, service, address) = end;
+    key.clear();
+    key.extend_from_slice(&address.octets());
+    key.extend_from_slice(&kind.to_ne_bytes());
+    for text in [namespace, workload_kind, workload, name, node, of, service] {
+        key.extend_from_slice(text.as_bytes());
+        key.push(SEPARATOR);
     }
 }
 

@@ -3,7 +3,7 @@
 use flowtrail_schema::row::EntityKind;
 
 use crate::params::GroupBy;
-use crate::sql::End;
+use crate::sql::{End, borrowed};
 
 /// In the place of an end's kind: it is of an edge that the store has left out.
 const OTHER: i8 = 0;
@@ -20,24 +20,22 @@ pub(crate) struct Face {
 
 impl Face {
     /// The node that an end is folded into: see the rule at [`crate::graph`].
-    pub(crate) fn of(group_by: GroupBy, end: &End) -> Self {
-        let (number, namespace, workload_kind, workload, name, node, service_namespace, service, _) =
-            end;
-        if *number == OTHER {
+    pub(crate) fn of<T: AsRef<str>>(group_by: GroupBy, end: &End<T>) -> Self {
+        let (number, namespace, workload_kind, workload, name, node, of, service, address) =
+            borrowed(end);
+        if number == OTHER {
             return Self::other();
         }
         // An Enum8 column holds no other number.
-        let kind = EntityKind::from_number(i32::from(*number)).unwrap_or(EntityKind::Unknown);
-        let address = || end.8.to_canonical().to_string();
+        let kind = EntityKind::from_number(i32::from(number)).unwrap_or(EntityKind::Unknown);
         // Only what a caller may not see has none, where an address is asked for.
-        let hidden = end.8.is_unspecified();
+        let hidden = address.is_unspecified();
+        let address = || address.to_canonical().to_string();
         match group_by {
             GroupBy::Ip if hidden => Self::folded(kind, namespace),
             GroupBy::Ip => Self::named("ip", "", &address()),
             GroupBy::Namespace => Self::folded(kind, namespace),
-            GroupBy::Service if !service.is_empty() => {
-                Self::named("service", service_namespace, service)
-            }
+            GroupBy::Service if !service.is_empty() => Self::named("service", of, service),
             GroupBy::Node if !node.is_empty() => Self::named("node", "", node),
             GroupBy::Workload | GroupBy::Service if !workload.is_empty() => {
                 Self::named("workload", namespace, workload).owned_by(workload_kind, workload)

@@ -33,7 +33,7 @@ pub(crate) struct Measure {
 
 impl Sums {
     /// The fields' order is that of `SUMMED` and `LARGEST` in [`crate::sql`]. Takes the histograms.
-    pub(crate) fn of(row: &mut EdgeRow) -> Self {
+    pub(crate) fn of(row: &mut EdgeRow<'_>) -> Self {
         let mut sums = row.sums.iter().copied();
         let mut sum = || sums.next().unwrap_or_default();
         let mut largest = row.largest.iter().copied();

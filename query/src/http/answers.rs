@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use serde::ser::SerializeStruct;
-use serde::{Serialize, Serializer};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 
 use super::App;
 use super::caching::{MAX_AGE, is_settled};
@@ -58,15 +58,14 @@ pub(super) struct Told {
     pub(super) graph: Arc<Graph>,
 }
 
-impl Serialize for Told {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Graph { window: _, coverage, nodes, edges } = &*self.graph;
-        let mut told = serializer.serialize_struct("Graph", 4)?;
-        told.serialize_field("window", &self.window)?;
-        told.serialize_field("coverage", coverage)?;
-        told.serialize_field("nodes", nodes)?;
-        told.serialize_field("edges", edges)?;
-        told.end()
+impl IntoResponse for Told {
+    fn into_response(self) -> Response {
+        match self.graph.text(&self.window) {
+            Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+            Err(error) => {
+                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
+            }
+        }
     }
 }
 
@@ -117,7 +116,7 @@ impl App {
     }
 
     /// What is kept of a question, or else computed within limits.
-    async fn shared<R: Clone + PartialEq, T: Dated>(
+    async fn shared<R: Clone + PartialEq + Send + 'static, T: Dated + Send + Sync + 'static>(
         &self,
         kept: &Kept<R, T>,
         request: &R,

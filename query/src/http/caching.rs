@@ -1,15 +1,14 @@
 //! Which answers may be kept, and for how long: those on windows that will have no other.
 
-use std::hash::{DefaultHasher, Hasher};
+use std::hash::BuildHasher;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use foldhash::quality::FixedState;
 
 use crate::answer::{Coverage, Window};
 use crate::problem::Problem;
@@ -33,9 +32,9 @@ pub(crate) struct Answer<T> {
 #[derive(Clone, Copy)]
 struct Settled;
 
-impl<T: Serialize> IntoResponse for Answer<T> {
+impl<T: IntoResponse> IntoResponse for Answer<T> {
     fn into_response(self) -> Response {
-        let mut response = Json(self.body).into_response();
+        let mut response = self.body.into_response();
         if self.settled {
             response.extensions_mut().insert(Settled);
         }
@@ -93,11 +92,10 @@ pub(crate) async fn conditional(
     Response::from_parts(parts, Body::from(bytes))
 }
 
-/// Weak, because it is of the answer and not of how it is compressed (RFC 9110, 8.8.1).
+/// Weak, because it is of the answer and not of how it is compressed (RFC 9110, 8.8.1). The same from every process of
+/// this version.
 fn tag(bytes: &[u8]) -> String {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(bytes);
-    format!("W/\"{:016x}\"", hasher.finish())
+    format!("W/\"{:016x}\"", FixedState::default().hash_one(bytes))
 }
 
 /// `If-None-Match`, compared weakly (RFC 9110, 13.1.2).

@@ -7,9 +7,7 @@ use serde_json::{Map, Value};
 
 use super::*;
 use crate::answer::{Coverage, Window};
-use crate::expression::Expression;
-use crate::graph::{Rows, tests::any_rows};
-use crate::params::GroupBy;
+use crate::graph::tests::{any_rows, graph as graph_of};
 use crate::sql::EdgeRow;
 
 const STATS: [Stat; 7] = [
@@ -22,7 +20,7 @@ const STATS: [Stat; 7] = [
     Stat::Failures,
 ];
 
-fn graph(edges: Vec<EdgeRow>, stat: Stat) -> Graph {
+fn graph(rows: Vec<EdgeRow<'_>>, stat: Stat) -> Graph {
     let window = Window {
         from: 0,
         to: 10_000,
@@ -31,9 +29,7 @@ fn graph(edges: Vec<EdgeRow>, stat: Stat) -> Graph {
         resolution_s: 10,
         complete_until: 10_000,
     };
-    let rows = Rows { edges, ..Rows::default() };
-    let (nodes, edges) =
-        crate::graph::graph(rows, GroupBy::Workload, &Expression::default(), stat, 5, 0);
+    let (nodes, edges) = graph_of(rows, stat, 5);
     Graph { window, coverage: Coverage::default(), nodes, edges }
 }
 

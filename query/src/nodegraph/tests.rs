@@ -6,9 +6,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::answer::{Coverage, Window};
-use crate::expression::Expression;
-use crate::graph::{Rows, tests::row};
-use crate::params::{GroupBy, Stat};
+use crate::graph::tests::{graph as graph_of, row};
+use crate::params::Stat;
 use crate::sql::SUMMED;
 
 const WINDOW: Window = Window {
@@ -29,15 +28,7 @@ fn graph() -> Graph {
     }
     silent.largest[0] = 0;
     let rows = vec![row("web", "db", 5), row("web", "web", 2), silent];
-    let rows = Rows { edges: rows, ..Rows::default() };
-    let (nodes, edges) = crate::graph::graph(
-        rows,
-        GroupBy::Workload,
-        &Expression::default(),
-        Stat::Connections,
-        10,
-        WINDOW.from,
-    );
+    let (nodes, edges) = graph_of(rows, Stat::Connections, 10);
     Graph { window: WINDOW, coverage: Coverage::default(), nodes, edges }
 }
 

@@ -53,13 +53,16 @@ const INFERRED: &str = "inferred";
 /// What the largest is taken of, in this order.
 const LARGEST: [&str; 3] = ["duration_max_us", "syn_to_synack_max_us", "first_response_max_us"];
 
-/// The primary rows of a window, summed.
+/// The primary rows of a window, summed. There are thousands, so texts are where they were read.
 #[derive(Clone, Debug, Row, Deserialize)]
-pub(crate) struct EdgeRow {
-    pub(crate) source: End,
-    pub(crate) target: End,
+pub(crate) struct EdgeRow<'a> {
+    #[serde(borrow)]
+    pub(crate) source: End<&'a str>,
+    #[serde(borrow)]
+    pub(crate) target: End<&'a str>,
     pub(crate) server_ports: Vec<u16>,
-    pub(crate) services: Vec<String>,
+    #[serde(borrow)]
+    pub(crate) services: Vec<&'a str>,
     pub(crate) client_addresses: Vec<Ipv6Addr>,
     pub(crate) server_addresses: Vec<Ipv6Addr>,
     pub(crate) first_seen_ms: i64,

@@ -12,7 +12,15 @@ pub(crate) const MAX_LISTED: usize = 64;
 
 /// What `group_by` needs of an end: kind, namespace, workload kind, workload, name, node, Service's
 /// namespace, Service, address. What it does not need is empty.
-pub(crate) type End = (i8, String, String, String, String, String, String, String, Ipv6Addr);
+pub(crate) type End<T = String> = (i8, T, T, T, T, T, T, T, Ipv6Addr);
+
+/// An end whose texts are elsewhere.
+pub(crate) fn borrowed<T: AsRef<str>>(end: &End<T>) -> End<&str> {
+    let (kind, namespace, workload_kind, workload, name, node, of, service, address) = end;
+    let [namespace, workload_kind, workload, name, node, of, service] =
+        [namespace, workload_kind, workload, name, node, of, service].map(AsRef::as_ref);
+    (*kind, namespace, workload_kind, workload, name, node, of, service, *address)
+}
 
 /// The parts of an [`End`], in its order.
 const PARTS: [&str; 9] = [

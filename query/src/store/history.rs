@@ -4,7 +4,7 @@ use tracing::warn;
 
 use super::{Store, StoreError, rows, whole_hours};
 use crate::answer::Coverage;
-use crate::call::Statement;
+use crate::call::clickhouse;
 use crate::filter::Filter;
 use crate::params::{GroupBy, SeriesRequest};
 use crate::planner::{Plan, Tier};
@@ -69,8 +69,8 @@ impl Store {
 
     /// Since when there are reports, and reports by the hour, seconds since the epoch; 0 without any.
     pub(crate) async fn earliest_reports(&self) -> Result<(u32, u32), StoreError> {
-        let _statement = Statement::sent();
-        Ok(self.tables.ask_for_all(sql::EARLIEST_REPORTS).fetch_one().await?)
+        let query = self.tables.ask_for_all(sql::EARLIEST_REPORTS);
+        Ok(clickhouse(query.fetch_one()).await?)
     }
 
     /// Each agent's reports on each step that it reported on, in order of time.

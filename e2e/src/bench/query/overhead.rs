@@ -1,5 +1,6 @@
-//! What the service adds to ClickHouse's own time: from a request to its last byte, less the time in which
-//! some statement had not answered (`Server-Timing`). Reading ClickHouse's rows counts as the service's.
+//! What the service adds to ClickHouse's own time: from a request to its last byte, less the times in which it
+//! waited for an answer of ClickHouse's or for more of one (`Server-Timing`). Asking, and reading and folding the rows
+//! that have come, count as the service's, as does sending the answer.
 
 use anyhow::{Result, bail};
 use tokio_util::sync::CancellationToken;
