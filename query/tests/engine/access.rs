@@ -227,15 +227,19 @@ fn an_edge_is_seen_from_either_end_and_the_other_end_without_its_pods() {
     assert_eq!((seen, there), (18, 23));
 }
 
-/// The connections of an answer, without the ids that hashes of hidden addresses are shown as: these are keyed
-/// anew by each process, and order what is otherwise equal.
+/// The connections of an answer, without the ids that hashes of hidden addresses are shown as, those of
+/// observations too: these are keyed anew by each process, and order what is otherwise equal.
 fn connections(answer: &str) -> Vec<String> {
+    fn without_id(of: &mut Value) {
+        if of["id_kind"] == "tuple_hash" {
+            of["id"] = Value::Null;
+        }
+    }
     let mut answer: Value = serde_json::from_str(answer).unwrap();
     let connections = answer["connections"].as_array_mut().unwrap();
     for connection in connections.iter_mut() {
-        if connection["id_kind"] == "tuple_hash" {
-            connection["id"] = Value::Null;
-        }
+        without_id(connection);
+        connection["observations"].as_array_mut().unwrap().iter_mut().for_each(without_id);
     }
     let mut connections: Vec<_> = connections.iter().map(Value::to_string).collect();
     connections.sort();
