@@ -216,7 +216,8 @@ impl Journal {
         // Sorted rows come as one block, as they were inserted: only so does the token tell them.
         let rows = format!(
             "SELECT * FROM flows WHERE {filter} AND intDiv(toUnixTimestamp(interval_start), {DAY_S}) = ? \
-             ORDER BY connection_id SETTINGS max_block_size = {MAX_BLOCK_ROWS}, max_threads = 1"
+             ORDER BY connection_id SETTINGS max_block_size = {MAX_BLOCK_ROWS}, max_threads = 1, \
+             asterisk_include_alias_columns = 0"
         );
         let mut written = Written::new();
         for Day { day, rows: count } in query(&days).fetch_all::<Day>().await? {

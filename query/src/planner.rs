@@ -25,7 +25,7 @@ pub(crate) enum Tier {
 pub(crate) const TIERS: usize = 5;
 
 const DAY_S: u32 = 86_400;
-const WEEK_S: u32 = 7 * DAY_S;
+pub(crate) const WEEK_S: u32 = 7 * DAY_S;
 
 /// The first Monday: the epoch is a Thursday.
 pub(crate) const MONDAY_S: u32 = 4 * DAY_S;

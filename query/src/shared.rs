@@ -90,7 +90,9 @@ where
         key: &K,
         compute: impl Future<Output = Result<Computed<V>, E>>,
     ) -> Result<(V, Origin), E> {
-        let asked = Asked { shared: self, outcome: self.place(key, is_anew()) };
+        let (outcome, gone) = self.place(key, is_anew());
+        drop_later(gone);
+        let asked = Asked { shared: self, outcome };
         let mut computed = None;
         // In boxes, as questions are parts of others: what waits for one is small, however large that is.
         let compute = Box::pin(compute);
@@ -101,34 +103,32 @@ where
         });
         let value = asked.outcome.get_or_init(|| compute).await.clone()?;
         let Some((keep, bytes)) = computed else { return Ok((value, Origin::Shared)) };
-        let evicted = self.keep(&asked.outcome, keep, bytes);
-        if !evicted.is_empty() {
-            // A large answer takes milliseconds to take apart: not those of who asks now.
-            tokio::task::spawn_blocking(|| drop(evicted));
-        }
+        drop_later(self.keep(&asked.outcome, keep, bytes));
         Ok((value, Origin::Computed))
     }
 
-    /// Where the answer to a question is, or will be.
-    fn place(&self, key: &K, anew: bool) -> Arc<Outcome<V, E>> {
+    /// Where the answer to a question is, or will be; and what is no longer kept.
+    fn place(&self, key: &K, anew: bool) -> (Arc<Outcome<V, E>>, Vec<Arc<Outcome<V, E>>>) {
         let now = Instant::now();
         let mut entries = self.entries();
         // One that nobody waits for is of two who went at once, each the other's last.
-        entries.retain(|entry| match entry.kept {
-            Some(kept) => kept.until > now,
-            None => Arc::strong_count(&entry.outcome) > 1,
-        });
+        let is_over = |entry: &mut Entry<K, V, E>| match entry.kept {
+            Some(kept) => kept.until <= now,
+            None => Arc::strong_count(&entry.outcome) == 1,
+        };
+        let mut gone: Vec<_> = entries.extract_if(.., is_over).map(|entry| entry.outcome).collect();
         let known = entries.iter().position(|entry| entry.key == *key);
         if let Some(entry) = known.map(|at| &mut entries[at]) {
             if anew {
                 // Those that wait for the one before keep waiting for it.
-                (entry.outcome, entry.kept) = (Arc::default(), None);
+                gone.push(std::mem::take(&mut entry.outcome));
+                entry.kept = None;
             }
-            return Arc::clone(&entry.outcome);
+            return (Arc::clone(&entry.outcome), gone);
         }
         let outcome = Arc::default();
         entries.push(Entry { key: key.clone(), outcome: Arc::clone(&outcome), kept: None });
-        outcome
+        (outcome, gone)
     }
 
     /// Keeps an answer, unless it alone is too large. The oldest make room for it: were it those that go first
@@ -138,7 +138,7 @@ where
         outcome: &Arc<Outcome<V, E>>,
         keep: Duration,
         bytes: usize,
-    ) -> Vec<Entry<K, V, E>> {
+    ) -> Vec<Arc<Outcome<V, E>>> {
         let mut entries = self.entries();
         let of_it = |entry: &&mut Entry<K, V, E>| Arc::ptr_eq(&entry.outcome, outcome);
         if bytes > self.max_bytes {
@@ -160,7 +160,7 @@ where
             let since = |at: &usize| entries[*at].kept.map(|kept| kept.since);
             let places = (0..entries.len()).filter(|at| entries[*at].kept.is_some());
             let Some(oldest) = places.min_by_key(since) else { return evicted };
-            evicted.push(entries.swap_remove(oldest));
+            evicted.push(entries.swap_remove(oldest).outcome);
         }
     }
 }
@@ -168,6 +168,13 @@ where
 impl<K, V, E> Shared<K, V, E> {
     fn entries(&self) -> std::sync::MutexGuard<'_, Vec<Entry<K, V, E>>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A large answer takes milliseconds to take apart: not those of who asks now, nor under the lock.
+fn drop_later<T: Send + 'static>(outcomes: Vec<T>) {
+    if !outcomes.is_empty() {
+        tokio::task::spawn_blocking(|| drop(outcomes));
     }
 }
 

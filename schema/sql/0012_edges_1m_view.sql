@@ -8,7 +8,7 @@ SELECT
     client_workload_kind,
     client_name,
     client_node,
-    if(client_ip = client_real_ip, toIPv6('::'), client_ip) AS client_seen_ip,
+    if(flows.client_seen_ip = flows.client_real_ip, toIPv6('::'), flows.client_seen_ip) AS client_seen_ip,
     client_real_ip,
     server_kind,
     server_namespace,

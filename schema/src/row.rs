@@ -1,5 +1,6 @@
-//! `FlowRow`: a record with names, as one row of the table `flows`. Fields are the table's columns
-//! (`sql/0001_flows.sql`), in its order. For reading, and for writing a few: ingest writes whole columns.
+//! `FlowRow`: a record with names, as one row of the table `flows`. Fields are what the table tells
+//! (`sql/0001_flows.sql`), in its order: aliases, and not what they are computed from. For reading: ingest writes whole
+//! columns, and those that are stored.
 
 use std::net::Ipv6Addr;
 

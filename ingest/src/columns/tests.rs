@@ -142,8 +142,21 @@ fn random_block(rng: &mut Rng, chunk: ChunkId, rows: usize) -> (Rows, Vec<FlowRo
     let mut columns = FlowColumns::with_capacity(rows);
     let mut expected = Vec::with_capacity(rows);
     for text in &texts {
-        let record = FlowRecord { connection_id: expected.len() as u64, ..random_record(rng) };
+        let mut record = FlowRecord { connection_id: expected.len() as u64, ..random_record(rng) };
         let mut names = random_names(rng, &texts);
+        for (seen, real) in
+            [(&mut record.client, names.client.real), (&mut record.server, names.server.real)]
+        {
+            *seen = match rng.u8(..4) {
+                0 => *seen,
+                1 => Endpoint { ip: real.ip, ..*seen },
+                2 => Endpoint { port: real.port, ..*seen },
+                _ => real,
+            };
+        }
+        if rng.bool() {
+            record.duration.sum_us = record.age_us;
+        }
         // Each at least once.
         let client = Identity::clone(&names.client.identity);
         names.client.identity = Identity { name: Arc::clone(text), ..client }.into();
@@ -251,7 +264,12 @@ fn random_counters(rng: &mut Rng) -> Counters {
 }
 
 fn random_measure(rng: &mut Rng) -> Measure {
-    Measure { sum_us: rng.u64(..), count: rng.u32(..), max_us: rng.u64(..) }
+    let sum_us = rng.u64(..);
+    match rng.u8(..3) {
+        0 => Measure::default(),
+        1 => Measure { sum_us, count: 1, max_us: sum_us },
+        _ => Measure { sum_us, count: rng.u32(..), max_us: rng.u64(..) },
+    }
 }
 
 fn random_endpoint(rng: &mut Rng) -> Endpoint {

@@ -190,7 +190,7 @@ fn staying(end: &str, part: &str, column: &str) -> String {
 }
 
 /// A number for the node that an end is folded into, by the rule at [`crate::graph`]: the same for two ends
-/// if [`crate::graph::Face`] gives them the same id.
+/// if [`crate::graph::Face`] gives them the same id (but for a name that is written like an address, and that address).
 ///
 /// Each text is hashed alone: ClickHouse then hashes those of a dictionary once, not for each row. The sum of
 /// these may be the same for others, by chance or by choice of names: who asks must not rely on the opposite.

@@ -4,7 +4,7 @@ use clickhouse::Row;
 use serde::Deserialize;
 
 use super::ends::{SIDES, answered_ends, key_columns, key_names};
-use super::{Detail, End, table};
+use super::{Detail, End, counted, table};
 use crate::params::GroupBy;
 use crate::planner::Tier;
 
@@ -25,11 +25,12 @@ pub(crate) fn first_seen(
     filter: &str,
     to_s: u32,
 ) -> String {
+    let (time, primary) = counted(tier);
     format!(
         "SELECT {ends}, toUnixTimestamp64Milli(min(seen)) AS first_seen_ms
         FROM (
             SELECT {columns}, first_seen AS seen FROM {table}
-            WHERE start < toDateTime({to_s}, 'UTC') AND {filter}
+            WHERE {primary}{time} < toDateTime({to_s}, 'UTC') AND {filter}
         )
         GROUP BY {names}",
         ends = answered_ends(&SIDES, group_by).join(", "),

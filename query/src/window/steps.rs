@@ -1,13 +1,11 @@
 //! Steps: a window cut into equal parts, as few as are asked for. Pure.
 
 use super::{Bounds, Requested, ms};
-use crate::planner::MONDAY_S;
+use crate::planner::{MONDAY_S, WEEK_S};
 
 /// Seconds of steps that people read, from the shortest on. Each divides those after it, but for the
 /// multiples of a day that follow: what one holds is the sum of the shorter ones.
 const STEPS_S: [u32; 9] = [60, 300, 600, 1_800, 3_600, 10_800, 21_600, 43_200, 86_400];
-
-const WEEK_S: u32 = 604_800;
 
 /// A window as it is cut: `[from_s, to_s)`, seconds since the epoch, whole steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::common::{Served, T0, report, row, served};
-use crate::tiers::{DAY_S, DAY0, DAYS, any_row};
+use crate::tiers::{DAY_S, DAY0, DAYS, ROLLUPS, any_row};
 
 impl Served {
     fn diff(&self, from: u32, to: u32, pairs: &[(&str, &str)]) -> Diff {
@@ -42,6 +42,19 @@ fn told(diff: &Diff) -> Vec<(Change, &str, bool)> {
 }
 
 use Change::{Changed, Gone, New};
+
+#[test]
+fn history_is_of_rows_where_rollups_were_begun_later() {
+    let served = served("diff_of_rows");
+    let evidence = FlowRow { primary: false, ..to(T0, "new", 1) };
+    served.insert("flows", &[evidence, to(T0 + 600, "new", 1), to(T0 + 7_200, "new", 1)]);
+    for rollup in ROLLUPS {
+        served.run(&format!("TRUNCATE TABLE {rollup}"));
+    }
+    let diff = served.diff(T0 + 7_200, T0 + 7_260, &[("base", "-1h")]);
+    assert_eq!(told(&diff), [(New, "shop/web → shop/new", false)]);
+    assert_eq!(diff.edges[0].first_seen, Some(i64::from(T0 + 600) * 1_000 + 1));
+}
 
 #[test]
 fn edges_are_new_gone_or_changed() {

@@ -19,7 +19,7 @@ pub(crate) const DAY_S: u32 = 86_400;
 /// Days that a case's rows are of.
 pub(crate) const DAYS: u32 = 3;
 
-const ROLLUPS: [&str; 7] = [
+pub(crate) const ROLLUPS: [&str; 7] = [
     "edges_1m",
     "edges_1h",
     "edges_1d",

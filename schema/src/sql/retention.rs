@@ -15,6 +15,8 @@ const LEAST: Duration = DAY;
 /// Least of what recovery reads: a chunk spans 8 days at most, and Kafka keeps offsets and, by default,
 /// messages for 7.
 const LEAST_FOR_RECOVERY: Duration = Duration::from_secs(8 * 86_400);
+/// Rows of a week are of its Monday: they must outlast it, and what is delivered as late as may be.
+const LEAST_FOR_WEEKS: Duration = Duration::from_secs(15 * 86_400);
 
 /// Most that is kept: a row's time and this must not go beyond the year 2106, where `DateTime` ends.
 const MOST: Duration = Duration::from_secs(50 * 31_557_600);
@@ -141,7 +143,12 @@ impl Retention {
         let each = [
             (FLOWS, self.flows, LEAST, ""),
             (MINUTES, self.minutes, LEAST, ""),
-            (HOURS, self.hours, LEAST, ""),
+            (
+                HOURS,
+                self.hours,
+                LEAST_FOR_WEEKS,
+                ": a week goes by its Monday, and records may come late",
+            ),
             (COVERAGE, self.coverage, LEAST, ""),
             (
                 DELIVERIES,

@@ -149,10 +149,11 @@ impl ClickHouseArgs {
 
     /// Sets what is to be kept for another time than it is.
     async fn retain(&self, form: &Form) -> Result<(), StoreError> {
-        let current = self.retention().await?.tables();
+        // Of each table by itself: an earlier change may have been cut short.
+        let current = self.kept().await?;
         let client = self.client();
-        for ((table, wanted), (_, current)) in form.retention.tables().into_iter().zip(current) {
-            let Some(wanted) = wanted.filter(|_| wanted != current) else { continue };
+        for (table, wanted) in form.retention.tables() {
+            let Some(wanted) = wanted.filter(|_| wanted != current(table)) else { continue };
             for statement in form.keep(table, wanted)? {
                 execute(&client, &statement, &format!("set the retention of {table}")).await?;
             }
@@ -166,11 +167,16 @@ impl ClickHouseArgs {
     /// # Errors
     /// If ClickHouse is away.
     pub async fn retention(&self) -> Result<Retention, StoreError> {
+        Ok(Retention::of_tables(self.kept().await?))
+    }
+
+    /// How long each table keeps rows now.
+    async fn kept(&self) -> Result<impl Fn(&str) -> Option<Duration> + use<>, StoreError> {
         let tables = self.tables("engine != 'Distributed'", "create_table_query").await?;
-        Ok(Retention::of_tables(|table| {
+        Ok(move |table: &str| {
             let stored = |name: &str| name == table || name.strip_suffix("_local") == Some(table);
             tables.iter().find(|(name, _)| stored(name)).and_then(|(_, ddl)| sql::kept(ddl))
-        }))
+        })
     }
 
     /// Checks that what is there is of that form, and that there is such a cluster.
