@@ -45,12 +45,12 @@ pub(crate) struct Shared<K, V, E> {
 }
 
 /// Failures are shared too, but with those alone who wait already.
-type Outcome<V, E> = OnceCell<Result<V, E>>;
+type Outcome<V, E> = Arc<OnceCell<Result<V, E>>>;
 
 #[derive(Debug)]
 struct Entry<K, V, E> {
     key: K,
-    outcome: Arc<Outcome<V, E>>,
+    outcome: Outcome<V, E>,
     /// None while it is being computed.
     kept: Option<Kept>,
 }
@@ -108,7 +108,7 @@ where
     }
 
     /// Where the answer to a question is, or will be; and what is no longer kept.
-    fn place(&self, key: &K, anew: bool) -> (Arc<Outcome<V, E>>, Vec<Arc<Outcome<V, E>>>) {
+    fn place(&self, key: &K, anew: bool) -> (Outcome<V, E>, Vec<Outcome<V, E>>) {
         let now = Instant::now();
         let mut entries = self.entries();
         // One that nobody waits for is of two who went at once, each the other's last.
@@ -133,12 +133,7 @@ where
 
     /// Keeps an answer, unless it alone is too large. The oldest make room for it: were it those that go first
     /// otherwise, what is kept long would leave no room for what is kept for a moment. Returns those that went.
-    fn keep(
-        &self,
-        outcome: &Arc<Outcome<V, E>>,
-        keep: Duration,
-        bytes: usize,
-    ) -> Vec<Arc<Outcome<V, E>>> {
+    fn keep(&self, outcome: &Outcome<V, E>, keep: Duration, bytes: usize) -> Vec<Outcome<V, E>> {
         let mut entries = self.entries();
         let of_it = |entry: &&mut Entry<K, V, E>| Arc::ptr_eq(&entry.outcome, outcome);
         if bytes > self.max_bytes {
@@ -181,7 +176,7 @@ fn drop_later<T: Send + 'static>(outcomes: Vec<T>) {
 /// Somebody who waits for an answer. The last one who gives up, or is told of a failure, leaves nothing behind.
 struct Asked<'a, K, V, E> {
     shared: &'a Shared<K, V, E>,
-    outcome: Arc<Outcome<V, E>>,
+    outcome: Outcome<V, E>,
 }
 
 impl<K, V, E> Drop for Asked<'_, K, V, E> {
