@@ -29,6 +29,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv6Addr;
 
 use faces::{Faces, Named};
+use foldhash::fast::RandomState;
 use listed::Listed;
 pub(crate) use node::{Face, label};
 pub(crate) use sums::{Measure, Sums};
@@ -36,7 +37,7 @@ pub(crate) use sums::{Measure, Sums};
 use crate::answer::{Edge, Node};
 use crate::expression::Expression;
 use crate::params::{GroupBy, Stat};
-use crate::sql::{EdgeRow, OpenRow, borrowed};
+use crate::sql::{EdgeRow, OpenRow};
 
 /// Nodes of an edge, client first: by number, then by their place in the order of ids.
 type Ends = (usize, usize);
@@ -46,73 +47,88 @@ type Ends = (usize, usize);
 pub(crate) struct Folded {
     faces: Faces,
     /// By the numbers of their ends. In boxes, as they are sorted and large.
-    edges: HashMap<Ends, Box<EdgeSums>>,
+    edges: HashMap<Ends, Box<EdgeSums>, RandomState>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct EdgeSums {
     sums: Sums,
     seen: Option<(i64, i64)>,
+    lists: Lists,
+}
+
+/// What is listed of an edge, and of the nodes at its ends.
+#[derive(Clone, Debug, Default)]
+struct Lists {
     server_ports: Listed<u16>,
     services: Listed<String>,
     client_addresses: Listed<Ipv6Addr>,
     server_addresses: Listed<Ipv6Addr>,
 }
 
+/// Connections of an edge that are open at an instant.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    ends: Ends,
+    connections: u64,
+    inferred: u64,
+    lists: Lists,
+}
+
 impl Folded {
     /// Of no rows yet.
     pub(crate) fn new(group_by: GroupBy) -> Self {
-        Self { faces: Faces::new(group_by), edges: HashMap::new() }
+        Self { faces: Faces::new(group_by), edges: HashMap::default() }
     }
 
     /// Adds some of the window's sums.
     pub(crate) fn add_edge(&mut self, mut row: EdgeRow<'_>) {
-        let services: Vec<_> = row.services.iter().map(|&service| service.to_owned()).collect();
         let sums = EdgeSums {
             sums: Sums::of(&mut row),
             seen: Some((row.first_seen_ms, row.last_seen_ms)),
-            server_ports: row.server_ports.into(),
-            services: services.into(),
-            client_addresses: row.client_addresses.into(),
-            server_addresses: row.server_addresses.into(),
+            lists: Lists {
+                server_ports: row.server_ports.into(),
+                services: Listed::of(&row.services),
+                client_addresses: row.client_addresses.into(),
+                server_addresses: row.server_addresses.into(),
+            },
         };
-        let ends = (self.faces.of(row.source), self.faces.of(row.target));
-        self.add(ends, sums);
-    }
-
-    /// Adds connections that are open at the window's start, unless they are in its sums.
-    pub(crate) fn add_open_at_start(&mut self, row: OpenRow) {
-        let (connections, inferred) = (row.connections, row.inferred);
-        self.add_open(row, Sums { connections, inferred, ..Sums::default() });
-    }
-
-    /// Adds connections that are open at the window's end.
-    pub(crate) fn add_open_at_end(&mut self, row: OpenRow) {
-        let open = row.connections;
-        self.add_open(row, Sums { open, ..Sums::default() });
-    }
-
-    fn add_open(&mut self, row: OpenRow, sums: Sums) {
-        let [source, target] = [&row.source, &row.target].map(borrowed);
-        let ends = (self.faces.of(source), self.faces.of(target));
-        let sums = EdgeSums {
-            sums,
-            seen: None,
-            server_ports: row.server_ports.into(),
-            services: row.services.into(),
-            client_addresses: row.client_addresses.into(),
-            server_addresses: row.server_addresses.into(),
-        };
-        self.add(ends, sums);
-    }
-
-    fn add(&mut self, ends: Ends, sums: EdgeSums) {
-        match self.edges.entry(ends) {
+        match self.edges.entry((self.faces.of(row.source), self.faces.of(row.target))) {
             Entry::Vacant(place) => {
                 place.insert(Box::new(sums));
             }
             Entry::Occupied(mut known) => known.get_mut().merge(&sums),
         }
+    }
+
+    /// Some open connections, of which nothing is added yet.
+    pub(crate) fn opened(&mut self, row: OpenRow<'_>) -> Opened {
+        Opened {
+            ends: (self.faces.of(row.source), self.faces.of(row.target)),
+            connections: row.connections,
+            inferred: row.inferred,
+            lists: Lists {
+                server_ports: row.server_ports.into(),
+                services: Listed::of(&row.services),
+                client_addresses: row.client_addresses.into(),
+                server_addresses: row.server_addresses.into(),
+            },
+        }
+    }
+
+    /// Adds connections that are open at the window's start, unless they are in its sums.
+    pub(crate) fn add_open_at_start(&mut self, opened: &Opened) {
+        let edge = self.edges.entry(opened.ends).or_default();
+        edge.sums.connections += opened.connections;
+        edge.sums.inferred += opened.inferred;
+        edge.lists.merge(&opened.lists);
+    }
+
+    /// Adds connections that are open at the window's end.
+    pub(crate) fn add_open_at_end(&mut self, opened: &Opened) {
+        let edge = self.edges.entry(opened.ends).or_default();
+        edge.sums.open += opened.connections;
+        edge.lists.merge(&opened.lists);
     }
 
     /// The graph: of the edges whose sums `q` keeps at most `limit` of their own, ranked by `stat`, and the folded
@@ -170,11 +186,11 @@ fn limited(
         // What is left out has too many addresses to list.
         if !source_stays {
             source = other;
-            sums.client_addresses.clear();
+            sums.lists.client_addresses.clear();
         }
         if source_stays || !kept.contains(&target) {
             target = other;
-            sums.server_addresses.clear();
+            sums.lists.server_addresses.clear();
         }
         folded.entry((source, target)).or_default().merge(&sums);
     }
@@ -191,6 +207,12 @@ impl EdgeSums {
             }
             (one, another) => one.or(another),
         };
+        self.lists.merge(&other.lists);
+    }
+}
+
+impl Lists {
+    fn merge(&mut self, other: &Self) {
         self.server_ports.add(&other.server_ports);
         self.services.add(&other.services);
         self.client_addresses.add(&other.client_addresses);
@@ -213,8 +235,8 @@ fn rank(edge: &EdgeSums, stat: Stat) -> f64 {
 
 fn edge((source, target): Ends, edge: EdgeSums, named: &[Named], from_ms: i64) -> Edge {
     let (first_seen, last_seen) = edge.seen.unwrap_or((from_ms, from_ms));
-    let (server_ports, more_ports) = edge.server_ports.told();
-    let (services, more_services) = edge.services.told();
+    let (server_ports, more_ports) = edge.lists.server_ports.told();
+    let (services, more_services) = edge.lists.services.told();
     let (source, target) = (&named[source].id, &named[target].id);
     Edge {
         id: [source.as_str(), ">", target].concat(),
@@ -242,10 +264,10 @@ fn nodes(mut faces: Faces, named: &[Named], edges: &[(Ends, Box<EdgeSums>)]) -> 
     for ((source, target), edge) in edges {
         let client = touched[*source].get_or_insert_default();
         client.as_client.merge(&edge.sums);
-        client.addresses.add(&edge.client_addresses);
+        client.addresses.add(&edge.lists.client_addresses);
         let server = touched[*target].get_or_insert_default();
         server.as_server.merge(&edge.sums);
-        server.addresses.add(&edge.server_addresses);
+        server.addresses.add(&edge.lists.server_addresses);
     }
     let node = |(named, touched): (&Named, Option<Box<Touched>>)| {
         let Touched { as_client, as_server, addresses } = *touched?;

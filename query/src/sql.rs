@@ -10,6 +10,7 @@ mod coverage;
 mod coverage_steps;
 mod edges;
 mod ends;
+mod exactly;
 mod first_seen;
 mod kept;
 mod open;
@@ -24,6 +25,8 @@ pub(crate) use coverage_steps::{
 pub(crate) use edges::SUMMED;
 pub(crate) use edges::{EdgeRow, edges};
 pub(crate) use ends::{End, MAX_LISTED, borrowed};
+#[cfg(test)]
+pub(crate) use exactly::Exactly;
 pub(crate) use first_seen::{FirstSeenRow, first_seen};
 pub(crate) use kept::{Kept, RankedRow, ranked};
 use open::open_connections;

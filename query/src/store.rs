@@ -290,22 +290,23 @@ impl Store {
         query.with_setting("max_query_size", MAX_STATEMENT_BYTES)
     }
 
-    /// The connections open at some instants, in seconds since the epoch.
+    /// The connections open at some instants, in seconds since the epoch, each given to `take` as it comes.
     pub(crate) async fn open_at(
         &self,
         group_by: GroupBy,
         filter: &Filter,
         instants: &[u32],
         kept: Option<&Kept>,
-    ) -> Result<Vec<OpenRow>, StoreError> {
+        take: impl FnMut(OpenRow<'_>),
+    ) -> Result<(), StoreError> {
         if instants.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let statement = sql::open_at(group_by, &filter.sql(), instants, kept);
-        rows(filter.bind(self.ask_long(filter, &statement))).await
+        each::<OpenRow<'_>>(filter.bind(self.ask_long(filter, &statement)), take).await
     }
 
-    /// The connections open when a row of a rollup begins, as that tells.
+    /// The connections open when a row of a rollup begins, as that tells; each given to `take` as it comes.
     pub(crate) async fn open_at_boundary(
         &self,
         group_by: GroupBy,
@@ -313,10 +314,11 @@ impl Store {
         at_s: u32,
         tier: Tier,
         kept: Option<&Kept>,
-    ) -> Result<Vec<OpenRow>, StoreError> {
+        take: impl FnMut(OpenRow<'_>),
+    ) -> Result<(), StoreError> {
         let detail = Detail::of(group_by, filter);
         let statement = sql::open_at_boundary(group_by, detail, &filter.sql(), tier, at_s, kept);
-        rows(filter.bind(self.ask_long(filter, &statement))).await
+        each::<OpenRow<'_>>(filter.bind(self.ask_long(filter, &statement)), take).await
     }
 
     /// Namespace, name and connections of what there is to choose from, and one more than `limit` if there is.

@@ -148,8 +148,8 @@ struct Sample {
 }
 
 impl Sample {
-    fn of((total, count, largest, buckets, counts): StatSums) -> Self {
-        Self { total, times: Measure::new(total, count, largest, (buckets, counts)) }
+    fn of((total, count, largest, histogram): StatSums) -> Self {
+        Self { total, times: Measure::new(total, count, largest, histogram) }
     }
 
     fn merge(&mut self, other: &Self) {

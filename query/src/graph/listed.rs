@@ -22,6 +22,13 @@ impl<T: Ord> From<Vec<T>> for Listed<T> {
     }
 }
 
+impl Listed<String> {
+    /// Of texts that are elsewhere.
+    pub(super) fn of(texts: &[&str]) -> Self {
+        texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>().into()
+    }
+}
+
 impl<T: Ord + Clone> Listed<T> {
     pub(super) fn add(&mut self, other: &Self) {
         for value in &other.0 {

@@ -34,10 +34,9 @@ pub(crate) struct Measure {
 impl Sums {
     /// The fields' order is that of `SUMMED` and `LARGEST` in [`crate::sql`]. Takes the histograms.
     pub(crate) fn of(row: &mut EdgeRow<'_>) -> Self {
-        let mut sums = row.sums.iter().copied();
+        let mut sums = row.sums.0.into_iter();
         let mut sum = || sums.next().unwrap_or_default();
-        let mut largest = row.largest.iter().copied();
-        let mut max = || largest.next().unwrap_or_default();
+        let [duration_max_us, latency_max_us, first_response_max_us] = row.largest.0;
         let opening = sum();
         let (opened, joined) = (sum(), sum());
         Self {
@@ -58,9 +57,13 @@ impl Sums {
             },
             sent: counters(&mut sum),
             received: counters(&mut sum),
-            duration: Measure::of(&mut sum, max(), <(Vec<u16>, Vec<u64>)>::default()),
-            latency: Measure::of(&mut sum, max(), take(&mut row.latency_buckets)),
-            first_response: Measure::of(&mut sum, max(), take(&mut row.first_response_buckets)),
+            duration: Measure::of(&mut sum, duration_max_us, Histogram::default()),
+            latency: Measure::of(&mut sum, latency_max_us, take(&mut row.latency_buckets)),
+            first_response: Measure::of(
+                &mut sum,
+                first_response_max_us,
+                take(&mut row.first_response_buckets),
+            ),
         }
     }
 
@@ -132,18 +135,13 @@ impl Sums {
 
 impl Measure {
     /// Some samples: sum, number, largest, and how many are in which buckets.
-    pub(crate) fn new(
-        sum_us: u64,
-        count: u64,
-        max_us: u64,
-        (buckets, counts): (Vec<u16>, Vec<u64>),
-    ) -> Self {
-        Self { sum_us, count, max_us, histogram: Histogram::from_arrays(buckets, counts) }
+    pub(crate) fn new(sum_us: u64, count: u64, max_us: u64, histogram: Histogram) -> Self {
+        Self { sum_us, count, max_us, histogram }
     }
 
     /// `sum` gives the sum and the number of samples.
-    fn of(sum: &mut impl FnMut() -> u64, max_us: u64, buckets: (Vec<u16>, Vec<u64>)) -> Self {
-        Self::new(sum(), sum(), max_us, buckets)
+    fn of(sum: &mut impl FnMut() -> u64, max_us: u64, histogram: Histogram) -> Self {
+        Self::new(sum(), sum(), max_us, histogram)
     }
 
     pub(crate) fn merge(&mut self, other: &Self) {
@@ -167,17 +165,20 @@ impl Measure {
 
     /// In milliseconds, never above the largest sample.
     pub(crate) fn quantile_ms(&self, quantile: f64) -> Option<f64> {
-        self.histogram.quantile_us(quantile).map(|us| us.min(self.max_us as f64) / 1_000.0)
+        self.quantiles_ms([quantile]).map(|[quantile_ms]| quantile_ms)
+    }
+
+    /// Of quantiles that ascend.
+    fn quantiles_ms<const N: usize>(&self, quantiles: [f64; N]) -> Option<[f64; N]> {
+        let quantiles_us = self.histogram.quantiles_us(quantiles)?;
+        Some(quantiles_us.map(|us| us.min(self.max_us as f64) / 1_000.0))
     }
 
     fn latency(&self) -> Latency {
-        Latency {
-            count: self.count,
-            avg_ms: self.avg_ms(),
-            p50_ms: self.quantile_ms(0.5),
-            p95_ms: self.quantile_ms(0.95),
-            max_ms: self.max_ms(),
-        }
+        let [p50_ms, p95_ms] =
+            self.quantiles_ms([0.5, 0.95]).map_or([None; 2], |quantiles| quantiles.map(Some));
+        let (avg_ms, max_ms) = (self.avg_ms(), self.max_ms());
+        Latency { count: self.count, avg_ms, p50_ms, p95_ms, max_ms }
     }
 }
 

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 
 use flowtrail_schema::row::EntityKind;
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::*;
 use crate::answer::Traffic;
-use crate::sql::{End, MAX_LISTED, SUMMED};
+use crate::histogram::Histogram;
+use crate::sql::{End, Exactly, MAX_LISTED, SUMMED};
 
 /// A workload of the namespace `shop`.
 pub(crate) fn workload(name: &str) -> End<&str> {
@@ -43,24 +45,20 @@ pub(crate) fn row<'a>(source: &'a str, target: &'a str, connections: u64) -> Edg
         server_addresses: address(connections + 1),
         first_seen_ms: 1_000 + connections as i64,
         last_seen_ms: 9_000 + connections as i64,
-        sums: SUMMED.map(sum).into(),
-        largest: vec![80_000, 1_000, 0],
-        latency_buckets: (vec![72], vec![connections]),
-        first_response_buckets: (Vec::new(), Vec::new()),
+        sums: Exactly(SUMMED.map(sum)),
+        largest: Exactly([80_000, 1_000, 0]),
+        latency_buckets: serde_json::from_value(json!({"72": connections})).unwrap(),
+        first_response_buckets: Histogram::default(),
     }
 }
 
-fn open(source: &str, target: &str, connections: u64) -> OpenRow {
+fn open<'a>(source: &'a str, target: &'a str, connections: u64) -> OpenRow<'a> {
     let row = row(source, target, connections);
-    let owned = |(kind, a, b, c, d, e, f, g, address): End<&str>| {
-        let [a, b, c, d, e, f, g] = [a, b, c, d, e, f, g].map(str::to_owned);
-        (kind, a, b, c, d, e, f, g, address)
-    };
     OpenRow {
-        source: owned(row.source),
-        target: owned(row.target),
+        source: row.source,
+        target: row.target,
         server_ports: row.server_ports,
-        services: row.services.into_iter().map(str::to_owned).collect(),
+        services: row.services,
         client_addresses: row.client_addresses,
         server_addresses: row.server_addresses,
         at_s: 0,
@@ -111,9 +109,11 @@ fn rows_of_the_same_ends_become_one_edge() {
 fn open_connections_count_although_they_were_silent() {
     let mut folded = Folded::new(GroupBy::Workload);
     folded.add_edge(row("web", "db", 2));
-    folded.add_open_at_start(open("web", "db", 3));
-    folded.add_open_at_start(open("web", "cache", 1));
-    folded.add_open_at_end(open("web", "db", 4));
+    let [db, cache, later] = [("db", 3), ("cache", 1), ("db", 4)]
+        .map(|(target, connections)| folded.opened(open("web", target, connections)));
+    folded.add_open_at_start(&db);
+    folded.add_open_at_start(&cache);
+    folded.add_open_at_end(&later);
     let (_, edges) = folded.graph(&Expression::default(), Stat::Connections, 10, 500);
     let [db, cache] = edges.as_slice() else { panic!("{edges:?}") };
     assert_eq!((db.traffic.connections, db.traffic.open, db.traffic.opened), (5, 4, 2));
@@ -167,7 +167,7 @@ proptest! {
     #[test]
     fn a_graph_is_whole_whatever_the_limit(rows in any_rows(), limit in 1..10_usize) {
         let opened = SUMMED.iter().position(|column| *column == "opened").unwrap();
-        let connections: u64 = rows.iter().map(|row| row.sums[opened]).sum();
+        let connections: u64 = rows.iter().map(|row| row.sums.0[opened]).sum();
         let (nodes, edges) = of(rows, limit);
         let ids: BTreeSet<_> = nodes.iter().map(|node| &node.id).collect();
         prop_assert_eq!(ids.len(), nodes.len());

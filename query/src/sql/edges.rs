@@ -5,9 +5,10 @@ use std::net::Ipv6Addr;
 use clickhouse::Row;
 use serde::Deserialize;
 
+use super::exactly::Exactly;
 use super::kept::telling;
 use super::{Detail, End, Kept, counted_within, ends, table};
-use crate::histogram::bucket_sql;
+use crate::histogram::{Histogram, bucket_sql};
 use crate::params::GroupBy;
 use crate::planner::{Plan, Segment, Tier};
 use crate::window::starts_minute;
@@ -68,13 +69,11 @@ pub(crate) struct EdgeRow<'a> {
     pub(crate) first_seen_ms: i64,
     pub(crate) last_seen_ms: i64,
     /// Of [`SUMMED`].
-    pub(crate) sums: Vec<u64>,
+    pub(crate) sums: Exactly<{ SUMMED.len() }>,
     /// Of [`LARGEST`].
-    pub(crate) largest: Vec<u64>,
-    /// Buckets and the samples in each.
-    pub(crate) latency_buckets: (Vec<u16>, Vec<u64>),
-    /// Buckets and the samples in each.
-    pub(crate) first_response_buckets: (Vec<u16>, Vec<u64>),
+    pub(crate) largest: Exactly<{ LARGEST.len() }>,
+    pub(crate) latency_buckets: Histogram,
+    pub(crate) first_response_buckets: Histogram,
 }
 
 /// The edges of a window: one [`EdgeRow`] per pair of ends. What was open at its start is counted if that
@@ -107,8 +106,8 @@ pub(crate) fn edges(
             toUnixTimestamp64Milli(max(rows.last_seen)) AS last_seen_ms,
             sumForEach(rows.sums) AS sums,
             maxForEach(rows.largest) AS largest,
-            (mapKeys(sumMap(latency) AS summed_latency), mapValues(summed_latency)) AS latency_buckets,
-            (mapKeys(sumMap(first_response) AS summed_response), mapValues(summed_response)) AS first_response_buckets
+            sumMap(latency) AS latency_buckets,
+            sumMap(first_response) AS first_response_buckets
         FROM (
             {parts}
         ) AS rows

@@ -11,13 +11,17 @@ use crate::params::GroupBy;
 use crate::planner::Tier;
 use crate::window::minute_before;
 
-/// The connections of a pair of ends that are open at an instant.
+/// The connections of a pair of ends that are open at an instant. There are thousands, so texts are where they were
+/// read.
 #[derive(Clone, Debug, Row, Deserialize)]
-pub(crate) struct OpenRow {
-    pub(crate) source: End,
-    pub(crate) target: End,
+pub(crate) struct OpenRow<'a> {
+    #[serde(borrow)]
+    pub(crate) source: End<&'a str>,
+    #[serde(borrow)]
+    pub(crate) target: End<&'a str>,
     pub(crate) server_ports: Vec<u16>,
-    pub(crate) services: Vec<String>,
+    #[serde(borrow)]
+    pub(crate) services: Vec<&'a str>,
     pub(crate) client_addresses: Vec<Ipv6Addr>,
     pub(crate) server_addresses: Vec<Ipv6Addr>,
     /// The instant, seconds since the epoch.

@@ -6,12 +6,13 @@ use serde::Deserialize;
 use super::coverage_steps::{step_of, within};
 use super::ends::{SIDES, Side, answered_ends, key_columns, key_expressions, key_names};
 use super::{Detail, End, counted, counted_within, edges, table};
+use crate::histogram::Histogram;
 use crate::params::{GroupBy, SeriesRequest, Split, SplitSide, Stat};
 use crate::planner::{Plan, Segment, Tier};
 use crate::window::Steps;
 
-/// A stat: the sum, and, of times, the number of samples, the largest, buckets and the samples in each.
-pub(crate) type StatSums = (u64, u64, u64, Vec<u16>, Vec<u64>);
+/// A stat: the sum, and, of times, the number of samples, the largest, and the samples in each bucket.
+pub(crate) type StatSums = (u64, u64, u64, Histogram);
 
 /// A pair of ends, or one end, in the whole window.
 #[derive(Clone, Debug, Row, Deserialize)]
@@ -208,8 +209,8 @@ impl Measured {
             None => ("toUInt64(0)".to_owned(), "toUInt64(0)".to_owned()),
         };
         let buckets = match &self.buckets {
-            Some(buckets) => format!("mapKeys(sumMap({buckets})), mapValues(sumMap({buckets}))"),
-            None => "emptyArrayUInt16(), emptyArrayUInt64()".to_owned(),
+            Some(buckets) => format!("sumMap({buckets})"),
+            None => "CAST(map(), 'Map(UInt16, UInt64)')".to_owned(),
         };
         format!("{}, {samples}, {largest}, {buckets}", sum(&self.total))
     }
