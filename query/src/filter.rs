@@ -2,11 +2,13 @@
 //! of sums). Its SQL is text of ours; what the caller sent travels as bound parameters.
 
 mod edge;
+mod pattern;
 
 use clickhouse::query::Query;
 use flowtrail_schema::row::EntityKind;
 
 pub(crate) use edge::EdgeFilter;
+use pattern::may_match_addresses;
 
 use crate::expression::Expression;
 use crate::scope::Scope;
@@ -47,8 +49,8 @@ impl Filter {
 
     /// A condition on a row of `flows` or of a rollup, naming the parameters that [`Filter::bind`] gives.
     pub(crate) fn sql(&self) -> String {
-        let namespaces = "(has({namespaces:Array(String)}, client_namespace) \
-                          OR has({namespaces:Array(String)}, server_namespace))";
+        let namespaces = "(client_namespace IN {namespaces:Array(String)} \
+                          OR server_namespace IN {namespaces:Array(String)})";
         let workloads = format!(
             "(has({{workloads:Array(String)}}, {}) OR has({{workloads:Array(String)}}, {}))",
             workload("client"),
@@ -67,10 +69,10 @@ impl Filter {
             self.namespace_pattern.as_ref().map(|_| namespace_pattern.to_owned()),
             (!self.ports.is_empty()).then(|| ports.to_owned()),
             (!self.kinds.is_empty()).then(|| kinds.to_owned()),
-            self.include.as_ref().map(|_| either_end_matches("{include:String}")),
+            self.include.as_ref().map(|include| either_end_matches("{include:String}", include)),
             self.exclude
                 .as_ref()
-                .map(|_| format!("NOT {}", either_end_matches("{exclude:String}"))),
+                .map(|exclude| format!("NOT {}", either_end_matches("{exclude:String}", exclude))),
             self.q.sql(),
         ];
         let conditions: Vec<_> = conditions.into_iter().flatten().collect();
@@ -112,14 +114,15 @@ fn workload(side: &str) -> String {
 }
 
 /// An end's names are its own, its workload's and, for the server, the Service's; its addresses are
-/// those seen and those behind NAT.
-fn either_end_matches(pattern: &str) -> String {
+/// those seen and those behind NAT. `bound` is the parameter that has the pattern.
+fn either_end_matches(bound: &str, pattern: &str) -> String {
     const NAMES: &[&str] =
         &["client_name", "client_workload", "server_name", "server_workload", "service_name"];
     const ADDRESSES: &[&str] = &["client_ip", "client_real_ip", "server_ip", "server_real_ip"];
     let names = NAMES.iter().map(|name| (*name).to_owned());
-    let texts = names.chain(ADDRESSES.iter().map(|address| address_text(address)));
-    let matches: Vec<_> = texts.map(|text| format!("match({text}, {pattern})")).collect();
+    let addresses = if may_match_addresses(pattern) { ADDRESSES } else { &[] };
+    let texts = names.chain(addresses.iter().map(|address| address_text(address)));
+    let matches: Vec<_> = texts.map(|text| format!("match({text}, {bound})")).collect();
     format!("({})", matches.join(" OR "))
 }
 

@@ -202,11 +202,12 @@ pub(super) fn node_number(side: &str, group_by: GroupBy) -> String {
             0xc2b2_ae3d_27d4_eb4f,
             0x1656_67b1_9e37_79f9,
         ]);
-        let hashed = texts.map(|(text, factor)| format!("sipHash64({text}) * {factor}"));
-        let hashed = hashed.collect::<Vec<_>>().join(" + ");
-        format!("toUInt64({kind}) + {hashed}").replace('@', side)
+        let hashed = texts
+            .filter(|(text, _)| **text != NONE)
+            .map(|(text, factor)| format!(" + sipHash64({text}) * {factor}"));
+        format!("toUInt64({kind}){}", hashed.collect::<String>()).replace('@', side)
     };
-    const NONE: &str = "''";
+    const NONE: &str = "";
     let kind = "toInt8(@_kind)";
     let when = |column: &str, number: String| format!("{side}_{column} != '', {number}");
     let through_service = || {
