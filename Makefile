@@ -76,10 +76,10 @@ test-compose: ## Ask Docker Compose what it makes of docker-compose.yml (Docker 
 		deploy/docker/secrets.sh && docker compose --profile demo config --quiet && echo "docker-compose.yml: fine"
 
 .PHONY: fuzz
-fuzz: ## Fuzz every parser for FUZZ_SECONDS each (60), into fuzz/corpus (nightly Rust, cargo-fuzz)
+fuzz: ## Fuzz every parser for FUZZ_SECONDS each (60), into fuzz/corpus (cargo-fuzz, a C++ compiler)
 	@cargo fuzz --version >/dev/null || { echo "install it: cargo install cargo-fuzz" >&2; exit 1; }
 	cd fuzz && for target in $$(cargo fuzz list); do \
-		cargo +nightly fuzz run $$target -- -max_total_time=$${FUZZ_SECONDS:-60} -max_len=4096 || exit 1; done
+		RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_total_time=$${FUZZ_SECONDS:-60} -max_len=4096 || exit 1; done
 
 .PHONY: golden
 golden: ## Record the golden captures anew (root; CASES="normal vlan" for some)

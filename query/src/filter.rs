@@ -52,16 +52,16 @@ impl Filter {
         let namespaces = "(client_namespace IN {namespaces:Array(String)} \
                           OR server_namespace IN {namespaces:Array(String)})";
         let workloads = format!(
-            "(has({{workloads:Array(String)}}, {}) OR has({{workloads:Array(String)}}, {}))",
+            "({} IN {{workloads:Array(String)}} OR {} IN {{workloads:Array(String)}})",
             workload("client"),
             workload("server"),
         );
         let namespace_pattern = "(match(client_namespace, {namespace_pattern:String}) \
                                  OR match(server_namespace, {namespace_pattern:String}))";
-        let ports = "(has({ports:Array(UInt16)}, server_port) \
-                     OR has({ports:Array(UInt16)}, server_real_port))";
-        let kinds = "(has({kinds:Array(Int8)}, toInt8(client_kind)) \
-                     OR has({kinds:Array(Int8)}, toInt8(server_kind)))";
+        let ports = "(server_port IN {ports:Array(UInt16)} \
+                     OR server_real_port IN {ports:Array(UInt16)})";
+        let kinds = "(toInt8(client_kind) IN {kinds:Array(Int8)} \
+                     OR toInt8(server_kind) IN {kinds:Array(Int8)})";
         let conditions = [
             (!self.namespaces.is_empty()).then(|| namespaces.to_owned()),
             (!self.workloads.is_empty()).then_some(workloads),

@@ -86,12 +86,11 @@ impl Folded {
         let sums = EdgeSums {
             sums: Sums::of(&mut row),
             seen: Some((row.first_seen_ms, row.last_seen_ms)),
-            lists: Lists {
-                server_ports: row.server_ports.into(),
-                services: Listed::of(&row.services),
-                client_addresses: row.client_addresses.into(),
-                server_addresses: row.server_addresses.into(),
-            },
+            lists: Lists::of(
+                row.server_ports,
+                &row.services,
+                [row.client_addresses, row.server_addresses],
+            ),
         };
         match self.edges.entry((self.faces.of(row.source), self.faces.of(row.target))) {
             Entry::Vacant(place) => {
@@ -101,18 +100,18 @@ impl Folded {
         }
     }
 
-    /// Some open connections, of which nothing is added yet.
+    /// Some open connections, of which nothing is added yet, and perhaps never is: what is known of their nodes may
+    /// tell more of these all the same.
     pub(crate) fn opened(&mut self, row: OpenRow<'_>) -> Opened {
         Opened {
             ends: (self.faces.of(row.source), self.faces.of(row.target)),
             connections: row.connections,
             inferred: row.inferred,
-            lists: Lists {
-                server_ports: row.server_ports.into(),
-                services: Listed::of(&row.services),
-                client_addresses: row.client_addresses.into(),
-                server_addresses: row.server_addresses.into(),
-            },
+            lists: Lists::of(
+                row.server_ports,
+                &row.services,
+                [row.client_addresses, row.server_addresses],
+            ),
         }
     }
 
@@ -212,6 +211,13 @@ impl EdgeSums {
 }
 
 impl Lists {
+    /// `addresses` are the client's and the server's.
+    fn of(ports: Vec<u16>, services: &[&str], addresses: [Vec<Ipv6Addr>; 2]) -> Self {
+        let [client_addresses, server_addresses] = addresses.map(Listed::from);
+        let (server_ports, services) = (ports.into(), Listed::of(services));
+        Self { server_ports, services, client_addresses, server_addresses }
+    }
+
     fn merge(&mut self, other: &Self) {
         self.server_ports.add(&other.server_ports);
         self.services.add(&other.services);

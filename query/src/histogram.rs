@@ -96,8 +96,9 @@ impl<'de> Deserialize<'de> for Histogram {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                // Neighbours, most of them.
-                let counts = Vec::with_capacity(2 * map.size_hint().unwrap_or_default());
+                // Every other bucket between the first and the last has samples, about.
+                let buckets = map.size_hint().unwrap_or_default().min(MIDDLES_US.len());
+                let counts = Vec::with_capacity(2 * buckets);
                 let mut histogram = Histogram { first: 0, counts };
                 while let Some((bucket, samples)) = map.next_entry::<u16, u64>()? {
                     histogram.add(bucket.into(), samples);

@@ -7,10 +7,9 @@ use crate::answer::{Coverage, Graph};
 use crate::graph::{Folded, Opened};
 use crate::params::{GraphRequest, GroupBy};
 use crate::planner::{Plan, Tier};
-use crate::reports::GONE_AFTER_S;
 use crate::sql::{Kept, OpenRow};
 use crate::store::{Store, StoreError};
-use crate::window::Bounds;
+use crate::window::{Bounds, SETTLES_AFTER_MS, ms};
 
 /// Pods and addresses come and go. In so many seconds more pairs of them talk than are folded here as fast as
 /// in the store, or at all.
@@ -49,9 +48,7 @@ pub(crate) async fn seen(
         to_s - from_s >= MANY_PAIRS_S
     };
     if ranked_first {
-        // The reports are asked for again below, and then are there.
-        let reports = store.reports(&request.filter.scope, plan.bounds);
-        let (kept, _) = tokio::try_join!(store.kept(request, &plan), reports)?;
+        let kept = store.kept(request, &plan).await?;
         return computed(store, request, &plan, kept.as_ref()).await;
     }
     match computed(store, request, &plan, None).await {
@@ -74,7 +71,7 @@ async fn computed(
     // Never waited for: all of this is one task.
     let folded = Mutex::new(Folded::new(*group_by));
     let ((), reported) = tokio::try_join!(
-        store.edges(*group_by, filter, plan, kept, |row| of(&folded).add_edge(row)),
+        store.edges(*group_by, filter, plan, kept, |row| locked(&folded).add_edge(row)),
         reported(store, request, plan, kept, &folded),
     )?;
     let mut folded = folded.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -103,35 +100,42 @@ async fn reported(
     folded: &Mutex<Folded>,
 ) -> Result<Reported, StoreError> {
     let (scope, bounds) = (&request.filter.scope, plan.bounds);
-    // The end of a window in the past has been reported on, nearly always: what is open there is asked meanwhile.
-    let early = async {
-        match is_past(bounds.to_s) {
-            true => open(store, request, plan, kept, bounds.to_s, folded).await.map(Some),
-            false => Ok(None),
+    // Long after a window all of it has been reported on, nearly always: what is open at its end is asked beside the
+    // reports. Where rows are still catching up then, it may lack those that come meanwhile, as its edges do.
+    let is_past = is_past(bounds.to_s);
+    let at_end = async {
+        if !is_past {
+            return Ok(None);
         }
+        open(store, request, plan, kept, bounds.to_s, folded).await.map(Some)
     };
-    let (reports, early) = tokio::try_join!(store.reports(scope, bounds), early)?;
+    let at_reported = async {
+        let reports = store.reports(scope, bounds).await?;
+        // Beyond what has been reported nothing is known to be open.
+        let end_s =
+            if reports.coverage.agents > 0 { reports.complete_until_s } else { bounds.to_s };
+        let earlier = async {
+            if is_past && end_s == bounds.to_s {
+                return Ok(None);
+            }
+            open(store, request, plan, kept, end_s, folded).await.map(Some)
+        };
+        let (open, blind) = tokio::try_join!(earlier, store.blind_spots(scope, bounds, &reports))?;
+        Ok((reports, open, blind))
+    };
+    let (at_end, (reports, at_reported, blind)) = tokio::try_join!(at_end, at_reported)?;
+    let open = at_reported.or(at_end).unwrap_or_default();
     let complete_until_s = reports.complete_until_s;
-    // Beyond what has been reported nothing is known to be open.
-    let end_s = if reports.coverage.agents > 0 { complete_until_s } else { bounds.to_s };
-
-    let opened = async {
-        match early.filter(|_| end_s == bounds.to_s) {
-            Some(open) => Ok(open),
-            None => open(store, request, plan, kept, end_s, folded).await,
-        }
-    };
-    let (open, blind) = tokio::try_join!(opened, store.blind_spots(scope, bounds, &reports))?;
 
     let seen = Seen { agents: reports.agents.clone(), is_whole: reports.is_whole };
     let coverage = reports.with_blind_spots(blind);
     Ok(Reported { coverage, seen, complete_until_s, open })
 }
 
-/// Whether agents' reports on an instant, in seconds since the epoch, have arrived by now, most likely.
+/// Whether all that is to be known of an instant, in seconds since the epoch, has arrived, most likely.
 fn is_past(time_s: u32) -> bool {
-    let due_s = time_s.saturating_add(GONE_AFTER_S);
-    UNIX_EPOCH.elapsed().is_ok_and(|now| now.as_secs() > due_s.into())
+    let now = UNIX_EPOCH.elapsed().unwrap_or_default();
+    i64::try_from(now.as_millis()).is_ok_and(|now_ms| ms(time_s) + SETTLES_AFTER_MS <= now_ms)
 }
 
 /// What is open at a window's ends.
@@ -158,11 +162,14 @@ async fn open(
     instants.dedup();
     let (mut open, mut at_boundary) = (Open::default(), Vec::new());
     let at_instants = store.open_at(*group_by, filter, &instants, kept, |row| {
-        if start_s == Some(row.at_s) {
-            open.at_start.push(of(folded).opened(row.clone()));
-        }
-        if rows_tell_end && end_s == row.at_s {
-            open.at_end.push(of(folded).opened(row));
+        match (start_s == Some(row.at_s), rows_tell_end && end_s == row.at_s) {
+            (true, true) => {
+                open.at_start.push(locked(folded).opened(row.clone()));
+                open.at_end.push(locked(folded).opened(row));
+            }
+            (true, false) => open.at_start.push(locked(folded).opened(row)),
+            (false, true) => open.at_end.push(locked(folded).opened(row)),
+            (false, false) => {}
         }
     });
     let tier = plan.end_tier;
@@ -170,7 +177,7 @@ async fn open(
         if rows_tell_end {
             return Ok(());
         }
-        let take = |row: OpenRow<'_>| at_boundary.push(of(folded).opened(row));
+        let take = |row: OpenRow<'_>| at_boundary.push(locked(folded).opened(row));
         store.open_at_boundary(*group_by, filter, end_s, tier, kept, take).await
     };
     tokio::try_join!(at_instants, at_end)?;
@@ -179,6 +186,6 @@ async fn open(
 }
 
 /// The graph in the making, for a moment.
-fn of(folded: &Mutex<Folded>) -> MutexGuard<'_, Folded> {
+fn locked(folded: &Mutex<Folded>) -> MutexGuard<'_, Folded> {
     folded.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -117,10 +117,9 @@ impl Tables {
             Columns::CoverageHours => {
                 self.replacing(name, &[format!("{} AS agent", pseudonym("agent"))], "true")
             }
-            Columns::Identities => format!(
-                "SELECT * FROM {}.{name} FINAL WHERE has({SCOPE}, namespace)",
-                self.database
-            ),
+            Columns::Identities => {
+                format!("SELECT * FROM {}.{name} FINAL WHERE namespace IN {SCOPE}", self.database)
+            }
             Columns::Whole => format!("SELECT * FROM {}.{name}", self.database),
             Columns::Nothing => "SELECT 0 WHERE false".to_owned(),
         };
@@ -186,12 +185,12 @@ const FULL: &[&str] = &["name", "node", "ip", "real_ip", "real_port", "seen_ip",
 const SCOPE: &str = "{scope:Array(String)}";
 
 /// The observation is on an own end's side, or of a connection between two of them.
-const OWN_OBSERVER: &str = "multiIf(reporter = 'client', has({scope:Array(String)}, client_namespace), \
-     reporter = 'server', has({scope:Array(String)}, server_namespace), \
-     has({scope:Array(String)}, client_namespace) AND has({scope:Array(String)}, server_namespace))";
+const OWN_OBSERVER: &str = "multiIf(reporter = 'client', client_namespace IN {scope:Array(String)}, \
+     reporter = 'server', server_namespace IN {scope:Array(String)}, \
+     client_namespace IN {scope:Array(String)} AND server_namespace IN {scope:Array(String)})";
 
 fn own(side: &str) -> String {
-    format!("has({SCOPE}, {side}_namespace)")
+    format!("({side}_namespace IN {SCOPE})")
 }
 
 /// An end that nothing is hidden of.

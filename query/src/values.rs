@@ -120,7 +120,7 @@ fn found(of: Of, in_namespaces: bool) -> Vec<String> {
     let value = |of_end: &str, namespace: &str, name: &str| {
         let name = match in_namespaces {
             true => {
-                format!("if(has({{namespaces:Array(String)}}, {of_end}), toString({name}), '')")
+                format!("if({of_end} IN {{namespaces:Array(String)}}, toString({name}), '')")
             }
             false => format!("toString({name})"),
         };

@@ -11,6 +11,10 @@ pub(crate) use steps::Steps;
 /// The interval without data to read it from: the agents' default.
 const DEFAULT_INTERVAL_S: u32 = 10;
 
+/// How long after a window's end its rows are no longer expected to change, in milliseconds: an hour, which
+/// agents and ingest need to catch up after most outages.
+pub(crate) const SETTLES_AFTER_MS: i64 = 3_600_000;
+
 /// The window as asked for, milliseconds since the epoch: `0 <= from < to <=`
 /// [`flowtrail_service::instant::MAX_INSTANT_MS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -139,7 +139,7 @@ impl Statement {
         } else {
             self.bind(Bound::Numbers(values.iter().map(number).collect()), "Array(UInt16)")
         };
-        Box::new(move |column| format!("has({list}, {column})"))
+        Box::new(move |column| format!("{column} IN {list}"))
     }
 
     /// Names a parameter.

@@ -12,13 +12,10 @@ use foldhash::quality::FixedState;
 
 use crate::answer::{Coverage, Window};
 use crate::problem::Problem;
+use crate::window::SETTLES_AFTER_MS;
 
-/// How long after a window's end its rows are no longer expected to change, in milliseconds: an hour, which
-/// agents and ingest need to catch up after most outages. What comes later still is seen when answers
-/// have been kept for [`MAX_AGE`].
-const SETTLES_AFTER_MS: i64 = 3_600_000;
-
-/// How long a settled answer may be taken from a cache without asking, of others and of ours.
+/// How long a settled answer may be taken from a cache without asking, of others and of ours: then what came later
+/// than after [`SETTLES_AFTER_MS`] is seen.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(300);
 
 /// An answer, and whether the same question will have the same one.

@@ -185,6 +185,10 @@ pub(crate) fn check_pattern(text: &str) -> Result<(), String> {
     if text.len() > MAX_PATTERN_LENGTH {
         return Err(format!("takes a regular expression of at most {MAX_PATTERN_LENGTH} bytes"));
     }
+    // ClickHouse would read no further.
+    if text.contains('\0') {
+        return Err("takes a regular expression without NUL".to_owned());
+    }
     // ClickHouse's re2 has the same syntax but for rarities, which it reports itself.
     let checked = RegexBuilder::new(text).size_limit(MAX_PATTERN_SIZE).build();
     checked.map(|_| ()).map_err(|error| format!("takes a regular expression (RE2 syntax): {error}"))

@@ -208,12 +208,14 @@ pub(super) fn node_number(side: &str, group_by: GroupBy) -> String {
         format!("toUInt64({kind}){}", hashed.collect::<String>()).replace('@', side)
     };
     const NONE: &str = "";
+    const EMPTY: &str = "''";
     let kind = "toInt8(@_kind)";
     let when = |column: &str, number: String| format!("{side}_{column} != '', {number}");
     let through_service = || {
         format!("service_name != '', {}", number("2", ["service_namespace", "service_name", NONE]))
     };
-    let on_node = || when("node", number("3", [NONE, "@_node", NONE]));
+    // As a node that is told by its name, which has an empty namespace.
+    let on_node = || when("node", number("3", [EMPTY, "@_node", NONE]));
     let of_workload =
         || when("workload", number("6", ["@_namespace", "@_workload_kind", "@_workload"]));
     let named = || when("name", number(kind, ["@_namespace", "@_name", NONE]));

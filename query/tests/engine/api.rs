@@ -239,6 +239,38 @@ fn coverage_tells_who_looked_and_until_when() {
 }
 
 #[test]
+fn what_is_open_is_told_of_when_all_have_reported() {
+    let served = served("open_at_reported");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as u32;
+    // Long ago, what is open at the window's end is asked for before it is known that reports end earlier.
+    for from in [T0, now / 60 * 60 - 120] {
+        let reports = |node, until: u32| (0..until).map(move |i| report(node, from + 10 * i));
+        served.insert("coverage", &reports("n1", 6).chain(reports("n2", 4)).collect::<Vec<_>>());
+        let mut first = row(from, 1);
+        (first.opened, first.client_port) = (1, 1);
+        let mut second = row(from + 20, 2);
+        (second.opened, second.client_port) = (1, 2);
+        let mut closed = row(from + 40, 2);
+        (closed.closed_fin, closed.client_port) = (1, 2);
+        served.insert("flows", &[first, second, closed]);
+        // At a minute the sums have what is open; elsewhere it is asked for, at the start and at the end.
+        for (start, connections) in [(from, 2), (from + 10, 2), (from + 30, 2)] {
+            let graph = served.graph(start, from + 60, &[]);
+            assert_eq!(graph.window.complete_until, i64::from(from + 40) * 1_000);
+            let [edge] = graph.edges.as_slice() else { panic!("{:?}", graph.edges) };
+            let traffic = &edge.traffic;
+            assert_eq!((traffic.connections, traffic.open), (connections, 2), "{start}");
+        }
+        // Until there both are the same instant.
+        served.insert("coverage", &[report("n3", from)]);
+        let graph = served.graph(from + 10, from + 60, &[]);
+        assert_eq!(graph.window.complete_until, i64::from(from + 10) * 1_000);
+        let [edge] = graph.edges.as_slice() else { panic!("{:?}", graph.edges) };
+        assert_eq!((edge.traffic.connections, edge.traffic.open), (2, 1));
+    }
+}
+
+#[test]
 fn a_clock_that_is_ahead_makes_nothing_complete() {
     let served = served("clock_ahead");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as u32 / 10 * 10;
