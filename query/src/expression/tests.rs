@@ -275,7 +275,7 @@ proptest! {
     #[test]
     fn nothing_of_the_caller_is_in_the_statement(rows in tree(true)) {
         const WORDS: &[&str] = &[
-            "AND", "OR", "NOT", "match", "has", "arrayExists", "toUInt16", "first", "last", "Array", "String",
+            "AND", "OR", "NOT", "match", "IN", "arrayExists", "toUInt16", "first", "last", "Array", "String",
             "UInt16", "IPv6",
         ];
         let columns: Vec<_> = FIELDS.iter().filter_map(|field| match field.source {
