@@ -66,10 +66,12 @@ struct Lists {
     server_addresses: Listed<Ipv6Addr>,
 }
 
-/// Connections of an edge that are open at an instant.
+/// Connections of an edge that are open at the window's start, unless they are in its sums, or at its end, or both.
 #[derive(Debug)]
 pub(crate) struct Opened {
     ends: Ends,
+    at_start: bool,
+    at_end: bool,
     connections: u64,
     inferred: u64,
     lists: Lists,
@@ -102,9 +104,11 @@ impl Folded {
 
     /// Some open connections, of which nothing is added yet, and perhaps never is: what is known of their nodes may
     /// tell more of these all the same.
-    pub(crate) fn opened(&mut self, row: OpenRow<'_>) -> Opened {
+    pub(crate) fn opened(&mut self, row: OpenRow<'_>, at_start: bool, at_end: bool) -> Opened {
         Opened {
             ends: (self.faces.of(row.source), self.faces.of(row.target)),
+            at_start,
+            at_end,
             connections: row.connections,
             inferred: row.inferred,
             lists: Lists::of(
@@ -115,19 +119,18 @@ impl Folded {
         }
     }
 
-    /// Adds connections that are open at the window's start, unless they are in its sums.
-    pub(crate) fn add_open_at_start(&mut self, opened: &Opened) {
-        let edge = self.edges.entry(opened.ends).or_default();
-        edge.sums.connections += opened.connections;
-        edge.sums.inferred += opened.inferred;
-        edge.lists.merge(&opened.lists);
-    }
-
-    /// Adds connections that are open at the window's end.
-    pub(crate) fn add_open_at_end(&mut self, opened: &Opened) {
-        let edge = self.edges.entry(opened.ends).or_default();
-        edge.sums.open += opened.connections;
-        edge.lists.merge(&opened.lists);
+    /// Adds open connections.
+    pub(crate) fn add_open(&mut self, opened: Opened) {
+        let Opened { ends, at_start, at_end, connections, inferred, lists } = opened;
+        let edge = self.edges.entry(ends).or_default();
+        if at_start {
+            edge.sums.connections += connections;
+            edge.sums.inferred += inferred;
+        }
+        if at_end {
+            edge.sums.open += connections;
+        }
+        edge.lists.merge(&lists);
     }
 
     /// The graph: of the edges whose sums `q` keeps at most `limit` of their own, ranked by `stat`, and the folded

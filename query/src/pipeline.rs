@@ -1,7 +1,8 @@
 //! The pipeline: request → window → plan → filter → sql → edges → graph → answer.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::UNIX_EPOCH;
+
+use chrono::Utc;
 
 use crate::answer::{Coverage, Graph};
 use crate::graph::{Folded, Opened};
@@ -9,7 +10,7 @@ use crate::params::{GraphRequest, GroupBy};
 use crate::planner::{Plan, Tier};
 use crate::sql::{Kept, OpenRow};
 use crate::store::{Store, StoreError};
-use crate::window::{Bounds, SETTLES_AFTER_MS, ms};
+use crate::window::{Bounds, has_settled, ms};
 
 /// Pods and addresses come and go. In so many seconds more pairs of them talk than are folded here as fast as
 /// in the store, or at all.
@@ -76,8 +77,7 @@ async fn computed(
     )?;
     let mut folded = folded.into_inner().unwrap_or_else(PoisonError::into_inner);
     let Reported { coverage, seen, complete_until_s, open } = reported;
-    open.at_start.iter().for_each(|opened| folded.add_open_at_start(opened));
-    open.at_end.iter().for_each(|opened| folded.add_open_at_end(opened));
+    open.into_iter().for_each(|opened| folded.add_open(opened));
 
     let window = plan.bounds.answer(*requested, complete_until_s);
     let (nodes, edges) = folded.graph(&filter.q, *stat, *limit, window.from);
@@ -89,7 +89,7 @@ struct Reported {
     coverage: Coverage,
     seen: Seen,
     complete_until_s: u32,
-    open: Open,
+    open: Vec<Opened>,
 }
 
 async fn reported(
@@ -102,7 +102,7 @@ async fn reported(
     let (scope, bounds) = (&request.filter.scope, plan.bounds);
     // Long after a window all of it has been reported on, nearly always: what is open at its end is asked beside the
     // reports. Where rows are still catching up then, it may lack those that come meanwhile, as its edges do.
-    let is_past = is_past(bounds.to_s);
+    let is_past = has_settled(ms(bounds.to_s), Utc::now().timestamp_millis());
     let at_end = async {
         if !is_past {
             return Ok(None);
@@ -132,20 +132,6 @@ async fn reported(
     Ok(Reported { coverage, seen, complete_until_s, open })
 }
 
-/// Whether all that is to be known of an instant, in seconds since the epoch, has arrived, most likely.
-fn is_past(time_s: u32) -> bool {
-    let now = UNIX_EPOCH.elapsed().unwrap_or_default();
-    i64::try_from(now.as_millis()).is_ok_and(|now_ms| ms(time_s) + SETTLES_AFTER_MS <= now_ms)
-}
-
-/// What is open at a window's ends.
-#[derive(Default)]
-struct Open {
-    /// Without what the window's sums have.
-    at_start: Vec<Opened>,
-    at_end: Vec<Opened>,
-}
-
 /// Asks for what is open at a window's start, where its sums do not have it, and at its end or `end_s`.
 async fn open(
     store: &Store,
@@ -154,34 +140,26 @@ async fn open(
     kept: Option<&Kept>,
     end_s: u32,
     folded: &Mutex<Folded>,
-) -> Result<Open, StoreError> {
+) -> Result<Vec<Opened>, StoreError> {
     let GraphRequest { group_by, filter, .. } = request;
     let rows_tell_end = plan.end_tier == Tier::Raw;
     let start_s = plan.open_at_start_s();
     let mut instants: Vec<_> = start_s.into_iter().chain(rows_tell_end.then_some(end_s)).collect();
     instants.dedup();
-    let (mut open, mut at_boundary) = (Open::default(), Vec::new());
+    let (mut open, mut at_boundary) = (Vec::new(), Vec::new());
     let at_instants = store.open_at(*group_by, filter, &instants, kept, |row| {
-        match (start_s == Some(row.at_s), rows_tell_end && end_s == row.at_s) {
-            (true, true) => {
-                open.at_start.push(locked(folded).opened(row.clone()));
-                open.at_end.push(locked(folded).opened(row));
-            }
-            (true, false) => open.at_start.push(locked(folded).opened(row)),
-            (false, true) => open.at_end.push(locked(folded).opened(row)),
-            (false, false) => {}
-        }
+        let (at_start, at_end) = (start_s == Some(row.at_s), rows_tell_end && end_s == row.at_s);
+        open.push(locked(folded).opened(row, at_start, at_end));
     });
-    let tier = plan.end_tier;
     let at_end = async {
         if rows_tell_end {
             return Ok(());
         }
-        let take = |row: OpenRow<'_>| at_boundary.push(locked(folded).opened(row));
-        store.open_at_boundary(*group_by, filter, end_s, tier, kept, take).await
+        let take = |row: OpenRow<'_>| at_boundary.push(locked(folded).opened(row, false, true));
+        store.open_at_boundary(*group_by, filter, end_s, plan.end_tier, kept, take).await
     };
     tokio::try_join!(at_instants, at_end)?;
-    open.at_end.append(&mut at_boundary);
+    open.append(&mut at_boundary);
     Ok(open)
 }
 

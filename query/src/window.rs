@@ -70,6 +70,11 @@ impl Bounds {
     }
 }
 
+/// Whether rows of before an instant are no longer expected to change; milliseconds since the epoch.
+pub(crate) fn has_settled(end_ms: i64, now_ms: i64) -> bool {
+    end_ms.saturating_add(SETTLES_AFTER_MS) <= now_ms
+}
+
 /// Whether an instant starts a minute: there `open_at_start` is known for every open connection.
 pub(crate) fn starts_minute(time_s: u32) -> bool {
     time_s.is_multiple_of(60)

@@ -109,11 +109,10 @@ fn rows_of_the_same_ends_become_one_edge() {
 fn open_connections_count_although_they_were_silent() {
     let mut folded = Folded::new(GroupBy::Workload);
     folded.add_edge(row("web", "db", 2));
-    let [db, cache, later] = [("db", 3), ("cache", 1), ("db", 4)]
-        .map(|(target, connections)| folded.opened(open("web", target, connections)));
-    folded.add_open_at_start(&db);
-    folded.add_open_at_start(&cache);
-    folded.add_open_at_end(&later);
+    for (target, connections, at_end) in [("db", 3, false), ("cache", 1, false), ("db", 4, true)] {
+        let opened = folded.opened(open("web", target, connections), !at_end, at_end);
+        folded.add_open(opened);
+    }
     let (_, edges) = folded.graph(&Expression::default(), Stat::Connections, 10, 500);
     let [db, cache] = edges.as_slice() else { panic!("{edges:?}") };
     assert_eq!((db.traffic.connections, db.traffic.open, db.traffic.opened), (5, 4, 2));

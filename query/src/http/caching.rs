@@ -12,10 +12,10 @@ use foldhash::quality::FixedState;
 
 use crate::answer::{Coverage, Window};
 use crate::problem::Problem;
-use crate::window::SETTLES_AFTER_MS;
+use crate::window::has_settled;
 
 /// How long a settled answer may be taken from a cache without asking, of others and of ours: then what came later
-/// than after [`SETTLES_AFTER_MS`] is seen.
+/// than after [`crate::window::SETTLES_AFTER_MS`] is seen.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(300);
 
 /// An answer, and whether the same question will have the same one.
@@ -45,7 +45,7 @@ pub(crate) fn is_settled(window: &Window, coverage: &Coverage, now_ms: i64) -> b
     window.complete_until >= window.to
         && coverage.agents > 0
         && coverage.intervals_reported >= coverage.intervals_expected
-        && window.to.saturating_add(SETTLES_AFTER_MS) <= now_ms
+        && has_settled(window.to, now_ms)
 }
 
 /// Says of every answer whether it may be kept, and spares callers the one they have. With tokens no
@@ -109,6 +109,7 @@ fn matches(headers: &HeaderMap, tag: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::window::SETTLES_AFTER_MS;
 
     #[test]
     fn only_a_whole_window_of_the_past_is_settled() {

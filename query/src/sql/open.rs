@@ -13,7 +13,7 @@ use crate::window::minute_before;
 
 /// The connections of a pair of ends that are open at an instant. There are thousands, so texts are where they were
 /// read.
-#[derive(Clone, Debug, Row, Deserialize)]
+#[derive(Debug, Row, Deserialize)]
 pub(crate) struct OpenRow<'a> {
     #[serde(borrow)]
     pub(crate) source: End<&'a str>,
