@@ -9,7 +9,7 @@ use crate::exception::Exception;
 use crate::http::{Server, Ticket, joined};
 use crate::native::Blocks;
 use crate::request::Options;
-use crate::session;
+use crate::session::Setup;
 
 pub(crate) async fn run(
     server: &Arc<Server>,
@@ -23,7 +23,7 @@ pub(crate) async fn run(
     let engine = Arc::clone(&server.engine);
     let job = server.jobs.spawn_blocking(move || {
         let ticket = ticket;
-        let mut connection = session::open(&engine, ticket.role, &options)?;
+        let mut connection = Setup::of(ticket.role, &options).open(&engine)?;
         connection.query(&text, &format, &options.parameters).map_err(Exception::engine)
     });
     let outcome = joined(job.await)?;

@@ -4,7 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
 use tracing::info;
@@ -12,6 +12,7 @@ use tracing::info;
 use crate::access::{Access, Login, Users};
 use crate::config::{Config, ENGINE_VERSION};
 use crate::libchdb::{Connection, Library};
+use crate::session::Setup;
 
 /// Releases that this crate was made for: settings, messages and the C interface.
 const RELEASE_LINE: &str = "26.7.";
@@ -19,6 +20,9 @@ const RELEASE_LINE: &str = "26.7.";
 /// Longest statement kept in `system.processes`, in bytes: more than any statement accepted, so
 /// that the mark by which a statement is found there is never cut off.
 const STATEMENT_IN_PROCESSES: usize = 4 << 20;
+
+/// Connections that are kept set up. Four or five panels' worth of questions at once find all of theirs.
+const MAX_IDLE: usize = 16;
 
 /// What the engine is configured by, in the data folder: written anew at each start.
 const CONFIGURATION: &str = "clickhouse.xml";
@@ -30,13 +34,21 @@ static STARTED: AtomicBool = AtomicBool::new(false);
 pub struct Engine {
     library: &'static Library,
     arguments: Vec<String>,
-    /// Keeps the engine up while no request has a connection.
-    first: Mutex<Option<Connection>>,
+    /// None once the engine is stopped.
+    connections: Mutex<Option<Connections>>,
     version: String,
     timezone: String,
     users: Users,
     /// Held as long as the files are in use.
     _lock: File,
+}
+
+/// Connections that no statement runs on.
+struct Connections {
+    /// Keeps the engine up while there is no other.
+    _first: Connection,
+    /// Set up as said, and ready for a query that wants it so; the one that was used last comes last.
+    idle: Vec<(Setup, Connection)>,
 }
 
 /// Why the engine cannot be opened.
@@ -171,7 +183,7 @@ impl Engine {
             version: version.to_owned(),
             timezone: timezone.to_owned(),
             users,
-            first: Mutex::new(Some(first)),
+            connections: Mutex::new(Some(Connections { _first: first, idle: Vec::new() })),
             _lock: lock,
         })
     }
@@ -180,6 +192,29 @@ impl Engine {
     /// `None` once the engine is stopped.
     pub(crate) fn connect(&self) -> Option<Connection> {
         self.library.connect(&self.arguments)
+    }
+
+    /// A connection that was kept with the same setup.
+    pub(crate) fn idle(&self, setup: &Setup) -> Option<Connection> {
+        let mut connections = self.connections();
+        let Connections { idle, .. } = connections.as_mut()?;
+        let at = idle.iter().rposition(|(kept, _)| kept == setup)?;
+        Some(idle.remove(at).1)
+    }
+
+    /// Keeps a connection, in which nothing but its setup may have been set, for the next query with the same.
+    pub(crate) fn keep(&self, setup: Setup, connection: Connection) {
+        let mut connections = self.connections();
+        let Some(Connections { idle, .. }) = connections.as_mut() else { return };
+        let oldest = (idle.len() >= MAX_IDLE).then(|| idle.remove(0));
+        idle.push((setup, connection));
+        drop(connections);
+        // Closed when others may go on.
+        drop(oldest);
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Option<Connections>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// ClickHouse's version, like `26.7.2.1`.
@@ -207,14 +242,14 @@ impl Engine {
         &self.timezone
     }
 
-    /// Closes the last connection, upon which the engine closes its tables and ends its work.
+    /// Closes the last connections, upon which the engine closes its tables and ends its work.
     /// Blocks until that is done.
     pub(crate) fn stop(&self) {
-        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if first.is_none() {
+        let connections = self.connections().take();
+        if connections.is_none() {
             return;
         }
-        drop(first);
+        drop(connections);
         // With MergeTree tables 26.7.3 keeps some idle pool threads, which end with the process.
         let threads_ended = self.library.shutdown();
         info!(threads_ended, "embedded clickhouse stopped");

@@ -15,7 +15,7 @@ use crate::exception::Exception;
 use crate::http::{Server, Ticket, joined};
 use crate::libchdb::Outcome;
 use crate::request::{Options, Upload};
-use crate::session;
+use crate::session::Setup;
 
 /// Pieces of a body between the socket and the engine: one in the engine's hands, one to follow.
 /// When it is full the socket is not read.
@@ -114,7 +114,7 @@ fn write(
     format: &str,
     mut queue: mpsc::Receiver<Piece>,
 ) -> Result<Option<Outcome>, Exception> {
-    let mut connection = session::open(engine, role, options)?;
+    let mut connection = Setup::of(role, options).open(engine)?;
     let mut stream =
         connection.insert(head, format, &options.parameters).map_err(Exception::engine)?;
     loop {

@@ -28,7 +28,7 @@ use crate::exception::Exception;
 use crate::http::{Server, Ticket, joined, random};
 use crate::native::Blocks;
 use crate::request::Options;
-use crate::session;
+use crate::session::Setup;
 
 /// How much is read from the pipe at once, in bytes: what a pipe holds.
 const READ_BYTES: usize = 64 << 10;
@@ -176,11 +176,21 @@ impl Output {
         let engine = Arc::clone(&server.engine);
         let job = server.jobs.spawn_blocking(move || {
             let ticket = ticket;
-            let mut connection = session::open(&engine, ticket.role, &options)?;
+            let setup = Setup::of(ticket.role, &options);
+            let mut connection = match engine.idle(&setup) {
+                Some(connection) => connection,
+                None => setup.open(&engine)?,
+            };
             let outcome = connection.query(&text, &format, &options.parameters);
             // The reader sees the end only now, when the outcome is known.
             drop(writer);
-            outcome.map(drop).map_err(Exception::engine)
+            match outcome {
+                Ok(_) => {
+                    engine.keep(setup, connection);
+                    Ok(())
+                }
+                Err(error) => Err(Exception::engine(error)),
+            }
         });
         Ok(Self { server: Arc::clone(server), mark, blocks, running: Some((reader, job)) })
     }

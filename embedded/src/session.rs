@@ -1,5 +1,6 @@
-//! A connection of a request's own, with the request's database and settings. It is closed with
-//! the request, so nothing that a request sets is seen by another.
+//! A connection of a request's own, with the request's database and settings. Nothing that a request sets is seen by
+//! another: a connection is closed with the request, or kept for one that sets the same, if it was used for a
+//! query only, which sets nothing beyond itself.
 
 use crate::access::Role;
 use crate::engine::Engine;
@@ -7,45 +8,57 @@ use crate::exception::Exception;
 use crate::libchdb::Connection;
 use crate::request::Options;
 
-/// Connects and applies the role's profile and limits, then the options. Blocks for less than a millisecond.
-///
-/// # Errors
-/// The engine's, for an unknown database or setting, a bad value or one beyond a limit; or if it is stopping.
-pub(crate) fn open(
-    engine: &Engine,
+/// What is set in a connection before its statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Setup {
     role: Role,
-    options: &Options,
-) -> Result<Connection, Exception> {
-    let mut connection = engine
-        .connect()
-        .ok_or_else(|| Exception::new(236, "ABORTED", "The embedded engine is stopping"))?;
-    let mut run = |statement: String| {
-        connection.query(&statement, "Null", &[]).map(drop).map_err(Exception::engine)
-    };
-    if let Some(database) = &options.database {
-        run(format!("USE {}", quoted(database, '`')))?;
+    database: Option<String>,
+    settings: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// Of a request by such a user.
+    pub(crate) fn of(role: Role, options: &Options) -> Self {
+        Self { role, database: options.database.clone(), settings: options.settings.clone() }
     }
-    if let Some(profile) = role.profile() {
-        run(format!("SET profile = '{profile}'"))?;
-        let limits = engine.users().limits().map(|(name, most)| format!("{name} = {most}"));
-        run(format!("SET {}", limits.join(", ")))?;
-    }
-    // Last, because it forbids changing the others.
-    let (readonly, settings): (Vec<_>, Vec<_>) =
-        options.settings.iter().partition(|(name, _)| name == "readonly");
-    for settings in [settings, readonly] {
-        if !settings.is_empty() {
-            let list: Vec<_> = settings
-                .iter()
-                .map(|(name, value)| format!("{name} = {}", quoted(value, '\'')))
-                .collect();
-            run(format!("SET {}", list.join(", ")))?;
+
+    /// Connects and applies the role's profile and limits, then what the request sets. Blocks for some milliseconds:
+    /// each of five statements takes as long as a query's own text.
+    ///
+    /// # Errors
+    /// The engine's, for an unknown database or setting, a bad value or one beyond a limit; or if it is stopping.
+    pub(crate) fn open(&self, engine: &Engine) -> Result<Connection, Exception> {
+        let mut connection = engine
+            .connect()
+            .ok_or_else(|| Exception::new(236, "ABORTED", "The embedded engine is stopping"))?;
+        let mut run = |statement: String| {
+            connection.query(&statement, "Null", &[]).map(drop).map_err(Exception::engine)
+        };
+        if let Some(database) = &self.database {
+            run(format!("USE {}", quoted(database, '`')))?;
         }
+        if let Some(profile) = self.role.profile() {
+            run(format!("SET profile = '{profile}'"))?;
+            let limits = engine.users().limits().map(|(name, most)| format!("{name} = {most}"));
+            run(format!("SET {}", limits.join(", ")))?;
+        }
+        // Last, because it forbids changing the others.
+        let (readonly, settings): (Vec<_>, Vec<_>) =
+            self.settings.iter().partition(|(name, _)| name == "readonly");
+        for settings in [settings, readonly] {
+            if !settings.is_empty() {
+                let list: Vec<_> = settings
+                    .iter()
+                    .map(|(name, value)| format!("{name} = {}", quoted(value, '\'')))
+                    .collect();
+                run(format!("SET {}", list.join(", ")))?;
+            }
+        }
+        if self.role == Role::Reader {
+            run("SET readonly = 1".to_owned())?;
+        }
+        Ok(connection)
     }
-    if role == Role::Reader {
-        run("SET readonly = 1".to_owned())?;
-    }
-    Ok(connection)
 }
 
 /// A quoted name or literal, in which only the quote and the backslash mean anything.

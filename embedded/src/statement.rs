@@ -161,7 +161,7 @@ fn is_format(previous: &Token<'_>, tokens: &[Token<'_>]) -> bool {
         && match previous.kind {
             Kind::Word => !BEFORE_NAMES.iter().any(|word| previous.is(word)),
             Kind::Quoted => true,
-            Kind::Sign => previous.is(")") || previous.is("]") || previous.is("*"),
+            Kind::Sign => [")", "]", "}", "*"].iter().any(|sign| previous.is(sign)),
         }
 }
 
@@ -195,6 +195,7 @@ mod tests {
                 Some("CSV"),
             ),
             ("SELECT * FORMAT CSV", "SELECT * ", "FORMAT CSV", Some("CSV")),
+            ("SELECT {a:Int8} FORMAT CSV", "SELECT {a:Int8} ", "FORMAT CSV", Some("CSV")),
             (
                 "SELECT 1 GROUP BY table FORMAT CSV",
                 "SELECT 1 GROUP BY table ",

@@ -110,6 +110,32 @@ fn parameters_are_bound_in_urls_and_forms() {
     assert_eq!(text(response), "hello\n");
 }
 
+/// Connections are used again by requests that want them alike, and only after a query: each of these rounds
+/// but the first finds what the one before has left.
+#[test]
+fn nothing_of_a_request_is_seen_by_the_next() {
+    let limited = [("max_threads", "3")];
+    let set = |name: &str| format!("SELECT getSetting('{name}') FORMAT TSV");
+    for _ in 0..3 {
+        let bound = post(&[("max_threads", "3"), ("param_n", "5")], "SELECT {n:UInt8} FORMAT TSV");
+        assert_eq!(text(bound), "5\n");
+        let unbound = post(&limited, "SELECT {n:UInt8}");
+        assert_eq!(unbound.headers()["x-clickhouse-exception-code"], "456");
+        let own = format!("{} SETTINGS max_threads = 2", set("max_threads"));
+        assert_eq!(text(post(&limited, own)), "2\n");
+        assert_eq!(text(post(&limited, set("max_threads"))), "3\n");
+        assert_eq!(post(&limited, "SET max_threads = 4, max_block_size = 7").status(), 200);
+        assert_eq!(post(&limited, "CREATE TEMPORARY TABLE passing (a Int8)").status(), 200);
+        assert_eq!(text(post(&limited, set("max_threads"))), "3\n");
+        assert_ne!(text(post(&limited, set("max_block_size"))), "7\n");
+        let gone = post(&limited, "SELECT * FROM passing");
+        assert_eq!(gone.headers()["x-clickhouse-exception-code"], "60");
+        assert_ne!(text(post(&[], set("max_threads"))), "3\n");
+        assert_eq!(text(post(&[("database", "system")], "SELECT currentDatabase()")), "system\n");
+        assert_eq!(text(post(&[], "SELECT currentDatabase()")), "default\n");
+    }
+}
+
 #[test]
 fn rows_may_follow_their_insert_in_the_url_or_the_body() {
     text(post(
