@@ -117,8 +117,11 @@ pub struct DiffEdge {
 pub(crate) async fn diff(store: &Store, request: &DiffRequest) -> Result<Diff, StoreError> {
     let whole = |window| GraphRequest { window, limit: usize::MAX, ..request.graph.clone() };
     let (current, base) = (whole(request.graph.window), whole(request.base));
-    let ((current, seen), (base, base_seen)) =
-        tokio::try_join!(pipeline::seen(store, &current), pipeline::seen(store, &base))?;
+    let seen = async |request: &GraphRequest| {
+        let interval_s = store.interval_s(request.window).await?;
+        pipeline::seen(store, request, interval_s).await
+    };
+    let ((current, seen), (base, base_seen)) = tokio::try_join!(seen(&current), seen(&base))?;
     let mut diff = compare((current, &seen), (base, &base_seen), request);
     if diff.edges.iter().any(|edge| edge.change == Change::New) {
         let history = first_seen(store, request, diff.current.window).await?;

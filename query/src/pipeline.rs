@@ -7,7 +7,7 @@ use chrono::Utc;
 use crate::answer::{Coverage, Graph};
 use crate::graph::{Folded, Opened};
 use crate::params::{GraphRequest, GroupBy};
-use crate::planner::{Plan, Tier};
+use crate::planner::{Plan, Tier, plan};
 use crate::sql::{Kept, OpenRow};
 use crate::store::{Store, StoreError};
 use crate::window::{Bounds, has_settled, ms};
@@ -16,15 +16,19 @@ use crate::window::{Bounds, has_settled, ms};
 /// in the store, or at all.
 const MANY_PAIRS_S: u32 = 12 * 3_600;
 
-/// Computes what a request asks for.
+/// Computes what a request asks for, of a window whose intervals are of `interval_s` ([`Store::interval_s`]).
 ///
 /// Connections in `[a, c)` are those open at `a`, and those opened or joined since. At a minute
 /// boundary the rows say themselves what was open; elsewhere the store is asked.
 ///
 /// # Errors
 /// If the store is away, too slow, or finds the question too large.
-pub(crate) async fn graph(store: &Store, request: &GraphRequest) -> Result<Graph, StoreError> {
-    Ok(seen(store, request).await?.0)
+pub(crate) async fn graph(
+    store: &Store,
+    request: &GraphRequest,
+    interval_s: u32,
+) -> Result<Graph, StoreError> {
+    Ok(seen(store, request, interval_s).await?.0)
 }
 
 /// Who saw a window.
@@ -40,10 +44,11 @@ pub(crate) struct Seen {
 pub(crate) async fn seen(
     store: &Store,
     request: &GraphRequest,
+    interval_s: u32,
 ) -> Result<(Graph, Seen), StoreError> {
     let GraphRequest { window: requested, group_by, .. } = request;
 
-    let plan = store.plan(*requested).await?;
+    let plan = plan(*requested, interval_s, &store.held().await?);
     let ranked_first = matches!(group_by, GroupBy::Pod | GroupBy::Ip) && {
         let Bounds { from_s, to_s, .. } = plan.bounds;
         to_s - from_s >= MANY_PAIRS_S

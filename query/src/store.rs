@@ -2,6 +2,7 @@
 
 mod evidence;
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -127,6 +128,8 @@ pub(crate) struct Store {
     held: Arc<Mutex<Option<(Held, Instant)>>>,
     /// Lengths of intervals by the minutes of a window's bounds: all of a dashboard's panels ask for the same.
     intervals: Shared<(u32, u32), u32, StoreError>,
+    /// What was said of the window asked for last; 0 before the first.
+    likely_interval_s: Arc<AtomicU32>,
     /// What agents reported on a window, and when they were blind, likewise.
     reports: Shared<(Bounds, Scope), Reports, StoreError>,
     /// By window, until when reports are due, and scope.
@@ -159,6 +162,7 @@ impl Store {
             tables,
             held: Arc::default(),
             intervals: Shared::new(MAX_KEPT_BYTES),
+            likely_interval_s: Arc::default(),
             reports: Shared::new(MAX_KEPT_BYTES),
             blind_spots: Shared::new(MAX_KEPT_BYTES),
             intervals_asked: Arc::new(Semaphore::new(MAX_INTERVALS_ASKED)),
@@ -198,11 +202,18 @@ impl Store {
             let _turn = self.intervals_asked.acquire().await;
             lengths.await
         };
-        Ok(self.intervals.get(&(first, last), asked).await?.0)
+        let (interval_s, _) = self.intervals.get(&(first, last), asked).await?;
+        self.likely_interval_s.store(interval_s, Ordering::Relaxed);
+        Ok(interval_s)
+    }
+
+    /// What [`Store::interval_s`] says next, most likely: what it said last.
+    pub(crate) fn likely_interval_s(&self) -> Option<u32> {
+        Some(self.likely_interval_s.load(Ordering::Relaxed)).filter(|likely| *likely > 0)
     }
 
     /// Since when each tier is whole.
-    async fn held(&self) -> Result<Held, StoreError> {
+    pub(crate) async fn held(&self) -> Result<Held, StoreError> {
         let known = *self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((held, _)) = known.filter(|(_, at)| at.elapsed() < HELD_FOR) {
             return Ok(held);

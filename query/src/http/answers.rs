@@ -32,7 +32,8 @@ const LISTED_BYTES: usize = 64;
 /// The answers that are kept, and those being computed. Clones share them.
 #[derive(Clone)]
 pub(super) struct Answers {
-    graphs: Kept<GraphRequest, Graph>,
+    /// With the length of intervals that each was computed for.
+    graphs: Kept<(GraphRequest, u32), Graph>,
     series: Kept<SeriesRequest, TimeSeries>,
     coverage: Kept<CoverageRequest, CoverageSteps>,
     values: Kept<ValuesRequest, Values>,
@@ -70,11 +71,31 @@ impl IntoResponse for Told {
 }
 
 impl App {
-    pub(super) async fn graph(&self, mut request: GraphRequest) -> Result<Told, Problem> {
+    /// The graph is computed while the store says how long the window's intervals are, for what it said last: a cluster
+    /// has one interval. Where it says otherwise now, it is computed again.
+    pub(super) async fn graph(&self, request: GraphRequest) -> Result<Told, Problem> {
+        let interval_s = self.in_time(self.store.interval_s(request.window));
+        let Some(likely_s) = self.store.likely_interval_s() else {
+            return self.graph_of_intervals(&request, interval_s.await?).await;
+        };
+        let graph = self.graph_of_intervals(&request, likely_s);
+        let (graph, interval_s) = tokio::join!(graph, interval_s);
+        match interval_s? {
+            interval_s if interval_s == likely_s => graph,
+            interval_s => self.graph_of_intervals(&request, interval_s).await,
+        }
+    }
+
+    async fn graph_of_intervals(
+        &self,
+        request: &GraphRequest,
+        interval_s: u32,
+    ) -> Result<Told, Problem> {
         let requested = request.window;
-        request.window = self.whole_intervals(requested).await?;
-        let compute = Box::pin(pipeline::graph(&self.store, &request));
-        let graph = self.shared(&self.answers.graphs, &request, compute).await?;
+        let request = GraphRequest { window: requested.whole(interval_s), ..request.clone() };
+        let compute = Box::pin(pipeline::graph(&self.store, &request, interval_s));
+        let key = (request.clone(), interval_s);
+        let graph = self.shared(&self.answers.graphs, &key, compute).await?;
         Ok(Told { window: asked_for(graph.window, requested), graph })
     }
 

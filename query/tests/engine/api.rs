@@ -205,6 +205,29 @@ fn more_edges_than_can_be_held_are_a_problem() {
     assert!(graph.nodes.iter().any(|node| node.more_addresses && node.addresses.len() == 64));
 }
 
+/// A graph is computed for the length of intervals that the last window had: here that is another each time.
+#[test]
+fn each_window_has_its_own_intervals() {
+    let served = served("intervals");
+    let (hour, width) = (3_600, 20_u8);
+    let wide =
+        [0, 20, 40].map(|at| FlowRow { interval_s: width, opened: 1, ..row(T0 + hour + at, 5) });
+    let fine = [0, 10, 20].map(|at| FlowRow { opened: 1, ..row(T0 + at, 5) });
+    served.insert("flows", &[wide, fine].concat());
+    let of = |start_s: u32| {
+        let graph = served.graph(start_s + 10, start_s + 30, &[]);
+        let window = graph.window;
+        assert_eq!(window.requested_from, i64::from(start_s + 10) * 1_000);
+        let since = |time_ms: i64| time_ms / 1_000 - i64::from(start_s);
+        (since(window.from), since(window.to), window.resolution_s, graph.edges[0].traffic.opened)
+    };
+    for _ in 0..2 {
+        assert_eq!(of(T0), (10, 30, 10, 2));
+        assert_eq!(of(T0 + hour), (0, 40, 20, 2));
+        assert_eq!(of(T0 + hour), (0, 40, 20, 2));
+    }
+}
+
 #[test]
 fn an_empty_window_has_empty_arrays() {
     let served = served("empty");
