@@ -31,9 +31,9 @@ pub(crate) use evidence::Range;
 const MAX_RESULT_ROWS: u64 = 50_000;
 /// Bytes that one statement may answer with, for rows with long lists.
 const MAX_RESULT_BYTES: u64 = 64 << 20;
-/// Longest statement: one that names the edges and nodes of the largest `limit`, some 20 digits each, has
-/// about a megabyte, once for each of five tables.
-const MAX_STATEMENT_BYTES: &str = "8388608";
+/// Longest statement: one that names the edges and nodes of the largest `limit`, some 20 digits each, has about a
+/// megabyte.
+const MAX_STATEMENT_BYTES: &str = "4194304";
 /// Questions for lengths of intervals at a time: they come before a request is let in, and must not take the
 /// places of those that are.
 const MAX_INTERVALS_ASKED: usize = 4;

@@ -95,10 +95,10 @@ pub(crate) fn edges(
     let parts = tiers.iter().map(|(tier, segments)| {
         let (time, counted) = counted_within(*tier, segments);
         let rows = format!("{} WHERE {counted} AND {filter}", table(*tier, detail));
-        let rows = telling(kept, group_by, rows);
         summands(*tier, &columns, &opening(time, segments, plan), &rows)
     });
     let parts = parts.collect::<Vec<_>>().join("\n            UNION ALL ");
+    let rows = telling(kept, group_by, parts);
     format!(
         "SELECT
             {answered},
@@ -109,7 +109,7 @@ pub(crate) fn edges(
             sumMap(latency) AS latency_buckets,
             sumMap(first_response) AS first_response_buckets
         FROM (
-            {parts}
+            {rows}
         ) AS rows
         GROUP BY {grouping}",
         answered = ends::answered(group_by),

@@ -44,22 +44,37 @@ pub(super) const SIDES: [Side; 2] = [("source", "client"), ("target", "server")]
 /// An address that stands for none.
 const NO_ADDRESS: &str = "toIPv6('::')";
 
-/// Columns of a part of a statement: the keys of both ends, and what labels are made of. If only `some_stay`,
-/// the keys of an end that does not are empty.
-pub(super) fn columns(group_by: GroupBy, some_stay: bool) -> String {
-    let of_side = |(end, side): (&str, &str)| {
-        let keys = keys(side, group_by).into_iter();
-        let keys = keys.map(|(part, column)| {
-            let key = if some_stay { staying(end, part, &column) } else { column };
-            format!("{key} AS {end}_{part}")
-        });
+/// Columns of a part of a statement: the keys of both ends, what labels are made of, and the numbers of nodes if that
+/// is asked for.
+pub(super) fn columns(group_by: GroupBy, numbered: bool) -> String {
+    let of_side = |(end, side): Side| {
         let listed = listed_address(side, group_by);
-        let listed = if some_stay { staying(end, "address", &listed) } else { listed };
-        keys.chain([format!("{listed} AS {end}_listed")]).collect::<Vec<_>>()
+        let number = numbered.then(|| format!("{} AS {end}_number", node_number(side, group_by)));
+        key_columns(&[(end, side)], group_by)
+            .into_iter()
+            .chain([format!("{listed} AS {end}_listed")])
+            .chain(number)
     };
     let mut columns: Vec<_> = SIDES.into_iter().flat_map(of_side).collect();
     columns.push("server_port, service_namespace, service_name".to_owned());
     columns.join(", ")
+}
+
+/// Those of [`columns`] that tell an end, empty where that does not stay.
+pub(super) fn staying(group_by: GroupBy) -> String {
+    let of_side = |(end, side): Side| {
+        let stays = stays(end);
+        let parts = keys(side, group_by).into_iter().map(|(part, _)| part).chain(["listed"]);
+        parts.map(move |part| {
+            let column = format!("{end}_{part}");
+            match part {
+                "kind" => format!("if({stays}, toInt8({column}), 0) AS {column}"),
+                "address" | "listed" => format!("if({stays}, {column}, {NO_ADDRESS}) AS {column}"),
+                _ => format!("if({stays}, {column}, '') AS {column}"),
+            }
+        })
+    };
+    SIDES.into_iter().flat_map(of_side).collect::<Vec<_>>().join(", ")
 }
 
 /// The names of the key columns.
@@ -178,15 +193,6 @@ fn keys(side: &str, group_by: GroupBy) -> Vec<(&'static str, String)> {
         keys.push(("service", column("service_name")));
     }
     keys
-}
-
-fn staying(end: &str, part: &str, column: &str) -> String {
-    let stays = stays(end);
-    match part {
-        "kind" => format!("if({stays}, toInt8({column}), 0)"),
-        "address" => format!("if({stays}, {column}, {NO_ADDRESS})"),
-        _ => format!("if({stays}, {column}, '')"),
-    }
 }
 
 /// A number for the node that an end is folded into, by the rule at [`crate::graph`]: the same for two ends

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::edges::opening;
 use super::ends::{SIDES, node_number};
-use super::{Detail, counted_within, open_connections, table};
+use super::{Detail, counted_within, ends, open_connections, table};
 use crate::params::{GroupBy, Stat};
 use crate::planner::Plan;
 
@@ -14,8 +14,8 @@ use crate::planner::Plan;
 #[derive(Clone, Copy, Debug, Row, Deserialize)]
 pub(crate) struct RankedRow {
     pub(crate) edge: u64,
-    pub(crate) source_node: u64,
-    pub(crate) target_node: u64,
+    pub(crate) source_number: u64,
+    pub(crate) target_number: u64,
 }
 
 /// The edges that stay, and their nodes.
@@ -30,17 +30,15 @@ impl Kept {
     pub(crate) fn of(ranked: &[RankedRow], limit: usize) -> Option<Self> {
         let stays = ranked.get(..limit).filter(|_| ranked.len() > limit)?;
         let mut nodes: Vec<_> =
-            stays.iter().flat_map(|row| [row.source_node, row.target_node]).collect();
+            stays.iter().flat_map(|row| [row.source_number, row.target_number]).collect();
         nodes.sort_unstable();
         nodes.dedup();
         Some(Self { edges: stays.iter().map(|row| row.edge).collect(), nodes })
     }
 }
 
-/// Rows, and where only some edges stay, what says of each which of its ends do ([`stays`]).
-///
-/// The lists are long, and are read once for each time that they are written or that a name stands for them:
-/// so they have a query of their own.
+/// The rows of a question with the columns of [`ends::columns`]; where only some edges stay, the ends of the others are
+/// empty. Each list is long, and stands there once.
 pub(super) fn telling(kept: Option<&Kept>, group_by: GroupBy, rows: String) -> String {
     let Some(Kept { edges, nodes }) = kept else { return rows };
     let list = |numbers: &[u64]| {
@@ -49,13 +47,18 @@ pub(super) fn telling(kept: Option<&Kept>, group_by: GroupBy, rows: String) -> S
     };
     let (edges, nodes) = (list(edges), list(nodes));
     format!(
-        "(SELECT *, {numbers}, {EDGE} IN {edges} AS edge_kept, source_node IN {nodes} AS source_kept, \
-         target_node IN {nodes} AS target_kept FROM {rows})",
-        numbers = numbers(group_by),
+        "SELECT * REPLACE ({staying}) FROM (
+            SELECT *, {EDGE} IN {edges} AS edge_kept, source_number IN {nodes} AS source_kept,
+                target_number IN {nodes} AS target_kept
+            FROM (
+            {rows}
+            )
+        )",
+        staying = ends::staying(group_by),
     )
 }
 
-/// Whether an end of a row stays: both of an edge that does, else the one that is a node of another such,
+/// Whether an end of a row of [`telling`] stays: both of an edge that does, else the one that is a node of another such,
 /// the client's if both are.
 pub(super) fn stays(end: &str) -> &'static str {
     match end {
@@ -65,11 +68,11 @@ pub(super) fn stays(end: &str) -> &'static str {
 }
 
 /// The number of an edge.
-const EDGE: &str = "source_node * 11400714819323198485 + target_node";
+const EDGE: &str = "source_number * 11400714819323198485 + target_number";
 
 /// The numbers of a row's nodes.
 fn numbers(group_by: GroupBy) -> String {
-    SIDES.map(|(end, side)| format!("{} AS {end}_node", node_number(side, group_by))).join(", ")
+    SIDES.map(|(end, side)| format!("{} AS {end}_number", node_number(side, group_by))).join(", ")
 }
 
 /// What edges are ranked by: a sum of rows, perhaps over another.
@@ -130,11 +133,11 @@ pub(crate) fn ranked(
         None => "sum(amount)",
     };
     Some(format!(
-        "SELECT {EDGE} AS edge, source_node, target_node
+        "SELECT {EDGE} AS edge, source_number, target_number
         FROM (
             {parts}
         )
-        GROUP BY source_node, target_node
+        GROUP BY source_number, target_number
         ORDER BY {ranked} DESC, edge
         LIMIT {count}",
         parts = parts.join("\n            UNION ALL "),

@@ -64,20 +64,22 @@ pub(crate) fn open_at_boundary(
     kept: Option<&Kept>,
 ) -> String {
     let rows = format!(
-        "{table} WHERE start = toDateTime({at_s}, 'UTC') AND open_at_start > 0 AND {filter}",
+        "SELECT {columns}, direction_inferred, open_at_start AS open
+        FROM {table}
+        WHERE start = toDateTime({at_s}, 'UTC') AND open_at_start > 0 AND {filter}",
+        columns = ends::columns(group_by, kept.is_some()),
         table = table(tier, detail),
     );
-    let rows = telling(kept, group_by, rows);
     format!(
         "SELECT
             {answered},
             toUInt32({at_s}) AS at_s,
             sum(open) AS connections,
             sumIf(open, direction_inferred) AS inferred
-        FROM (SELECT {columns}, direction_inferred, open_at_start AS open FROM {rows})
+        FROM ({rows})
         GROUP BY {grouping}",
         answered = ends::answered(group_by),
-        columns = ends::columns(group_by, kept.is_some()),
+        rows = telling(kept, group_by, rows),
         grouping = ends::grouping(group_by),
     )
 }
@@ -89,18 +91,21 @@ pub(crate) fn open_at(
     instants: &[u32],
     kept: Option<&Kept>,
 ) -> String {
-    let rows = format!("({})", open_connections(filter, instants));
-    let rows = telling(kept, group_by, rows);
+    let rows = format!(
+        "SELECT {columns}, direction_inferred, at_s FROM ({open})",
+        columns = ends::columns(group_by, kept.is_some()),
+        open = open_connections(filter, instants),
+    );
     format!(
         "SELECT
             {answered},
             at_s,
             count() AS connections,
             countIf(direction_inferred) AS inferred
-        FROM (SELECT {columns}, direction_inferred, at_s FROM {rows})
+        FROM ({rows})
         GROUP BY {grouping}, at_s",
         answered = ends::answered(group_by),
-        columns = ends::columns(group_by, kept.is_some()),
+        rows = telling(kept, group_by, rows),
         grouping = ends::grouping(group_by),
     )
 }
