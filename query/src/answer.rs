@@ -149,7 +149,8 @@ pub struct Traffic {
     pub opened: u64,
     /// Connections first seen in the window without their SYN.
     pub joined: u64,
-    /// Connections open at the window's end (at `complete_until`, when that is earlier).
+    /// Connections open at the window's end, or at `complete_until` when that is earlier: where only rollups are left,
+    /// as the last of their rows began until then.
     pub open: u64,
     /// Connections that ended, by reason.
     pub closed: Closed,

@@ -161,6 +161,7 @@ async fn open(
             return Ok(());
         }
         let take = |row: OpenRow<'_>| at_boundary.push(locked(folded).opened(row, false, true));
+        let end_s = plan.open_until_s(end_s);
         store.open_at_boundary(*group_by, filter, end_s, plan.end_tier, kept, take).await
     };
     tokio::try_join!(at_instants, at_end)?;

@@ -195,6 +195,15 @@ impl Plan {
         Tier::ALL.into_iter().map(of).filter(|(_, segments)| !segments.is_empty()).collect()
     }
 
+    /// The last instant until a time that rows at the window's end say of what was open.
+    pub(crate) fn open_until_s(&self, time_s: u32) -> u32 {
+        match self.end_tier {
+            // Any instant: rows tell connections.
+            Tier::Raw => time_s,
+            rolled_up => rolled_up.row_of(time_s, self.bounds.interval_s).max(self.bounds.from_s),
+        }
+    }
+
     /// The window's start, if its rows do not say what was open there.
     pub(crate) fn open_at_start_s(&self) -> Option<u32> {
         let from_s = self.bounds.from_s;

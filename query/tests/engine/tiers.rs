@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::common::{Served, row, runtime, served};
+use crate::common::{Served, report, row, runtime, served};
 
 /// 2023-11-15T00:00:00Z.
 pub(crate) const DAY0: u32 = 1_700_006_400;
@@ -177,6 +177,30 @@ fn with_an_old_hour(database: &str) -> Served {
 
 fn opened(graph: &Graph) -> u64 {
     graph.edges.iter().map(|edge| edge.traffic.opened).sum()
+}
+
+#[test]
+fn what_was_open_when_reports_ended_is_told_by_what_is_left() {
+    let hour = DAY0 + 3_600;
+    let seen = |time: u32, client_isn: u64| row(time, client_isn << 32);
+    let open = |time, client_isn| FlowRow { open_at_start: 1, ..seen(time, client_isn) };
+    // The agent falls silent in the hour's third minute, when two more connections are open than as the hour began.
+    let reports: Vec<_> = (0..15).map(|interval| report("n1", hour + 10 * interval)).collect();
+    for (gone, expected) in [(&[][..], 3), (&["flows"], 2), (&["flows", "edges_1m"], 1)] {
+        let served = served(&format!("open_left_{}", gone.len()));
+        served.insert("flows", &[open(hour, 1), open(hour + 60, 1), open(hour + 60, 2)]);
+        // The last is seen within that minute.
+        let third = [open(hour + 120, 1), open(hour + 120, 2), seen(hour + 130, 3)];
+        served.insert("flows", &third);
+        served.insert("flows", &[seen(DAY0 + 5 * DAY_S, 4)]);
+        served.insert("coverage", &reports);
+        for table in gone {
+            served.run(&format!("ALTER TABLE {table} DROP PARTITION '2023-11-15'"));
+        }
+        let graph = served.graph(hour, hour + 3_600, &[]);
+        assert_eq!(graph.window.complete_until, i64::from(hour + 150) * 1_000);
+        assert_eq!(graph.edges[0].traffic.open, expected, "without {gone:?}");
+    }
 }
 
 #[test]
