@@ -12,6 +12,7 @@ use tracing::info;
 use crate::access::{Access, Login, Users};
 use crate::config::{Config, ENGINE_VERSION};
 use crate::libchdb::{Connection, Library};
+use crate::request::MAX_STATEMENT_BYTES;
 use crate::session::Setup;
 
 /// Releases that this crate was made for: settings, messages and the C interface.
@@ -19,9 +20,9 @@ const RELEASE_LINE: &str = "26.7.";
 
 /// Longest statement kept in `system.processes`, in bytes: more than any statement accepted, so
 /// that the mark by which a statement is found there is never cut off.
-const STATEMENT_IN_PROCESSES: usize = 4 << 20;
+const STATEMENT_IN_PROCESSES: usize = MAX_STATEMENT_BYTES + (64 << 10);
 
-/// Connections that are kept set up. Four or five panels' worth of questions at once find all of theirs.
+/// Connections that are kept set up: a graph asks with three or four at once, so those of four graphs.
 const MAX_IDLE: usize = 16;
 
 /// What the engine is configured by, in the data folder: written anew at each start.

@@ -17,6 +17,7 @@ pub(crate) struct EmbeddedMetrics {
     pub(crate) refused: Counter,
     pub(crate) cancelled: Counter,
     limited: Counter,
+    pub(crate) reused: Counter,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -58,6 +59,11 @@ impl EmbeddedMetrics {
                 "requests_cancelled",
                 "Queries and inserts ended because their client went away or sent a broken body",
                 own.cancelled.clone(),
+            );
+            registry.register(
+                "connections_reused",
+                "Queries that ran in a connection kept from one with the same settings",
+                own.reused.clone(),
             );
         });
         own

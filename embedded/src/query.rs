@@ -173,24 +173,25 @@ impl Output {
         let blocks = Blocks::wanted(options.revision, &format);
         let mark = NEXT_MARK.fetch_add(1, Ordering::Relaxed);
         let text = format!("{head}\n{} {tail}\n{}", output_clause(&writer), comment(mark));
-        let engine = Arc::clone(&server.engine);
+        let (engine, reused) = (Arc::clone(&server.engine), server.metrics.reused.clone());
+        let jobs = server.jobs.clone();
         let job = server.jobs.spawn_blocking(move || {
             let ticket = ticket;
             let setup = Setup::of(ticket.role, &options);
             let mut connection = match engine.idle(&setup) {
-                Some(connection) => connection,
+                Some(connection) => {
+                    reused.inc();
+                    connection
+                }
                 None => setup.open(&engine)?,
             };
             let outcome = connection.query(&text, &format, &options.parameters);
             // The reader sees the end only now, when the outcome is known.
             drop(writer);
-            match outcome {
-                Ok(_) => {
-                    engine.keep(setup, connection);
-                    Ok(())
-                }
-                Err(error) => Err(Exception::engine(error)),
-            }
+            outcome.map_err(Exception::engine)?;
+            // The answer does not wait for that.
+            jobs.spawn_blocking(move || setup.keep(&engine, connection));
+            Ok(())
         });
         Ok(Self { server: Arc::clone(server), mark, blocks, running: Some((reader, job)) })
     }

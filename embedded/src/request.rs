@@ -12,13 +12,13 @@ use bytes::{Bytes, BytesMut};
 use crate::access::{Credentials, Role};
 use crate::exception::Exception;
 use crate::native;
-use crate::statement::{Statement, guard};
+use crate::statement::{Statement, guard, without_comments};
 use tokio::time::timeout;
 use upload::RECEIVE_TIMEOUT;
 pub(crate) use upload::Upload;
 
 /// Longest statement, in bytes, its parameters and URL aside: query's longest, with the edges and nodes of its
-/// largest graph, has some megabytes. The engine's own `max_query_size` is 256 KiB unless a request sets it.
+/// largest graph, has about one megabyte. The engine's own `max_query_size` is 256 KiB unless a request sets it.
 pub(crate) const MAX_STATEMENT_BYTES: usize = 8 << 20;
 
 /// Parameters of the URL that are neither settings nor asked for here: they tune what a
@@ -159,7 +159,7 @@ fn plan(text: Bytes, upload: &mut Option<Upload>, options: &Options) -> Result<P
     match Statement::parse(&text)? {
         Statement::Insert { head, format, data } => Ok(Plan::Insert {
             format: default(format, "Values"),
-            head: head.to_owned(),
+            head: without_comments(head),
             first: text.slice(data..),
             rest: upload.take(),
         }),
@@ -170,12 +170,13 @@ fn plan(text: Bytes, upload: &mut Option<Upload>, options: &Options) -> Result<P
         )),
         Statement::Query { head, tail, format } => Ok(Plan::Query {
             format: default(format, "TabSeparated"),
-            head: head.to_owned(),
-            tail: tail.to_owned(),
+            head: without_comments(head),
+            tail: without_comments(tail),
         }),
-        Statement::Command(text) => {
-            Ok(Plan::Command { text: text.to_owned(), format: default(None, "TabSeparated") })
-        }
+        Statement::Command(text) => Ok(Plan::Command {
+            text: without_comments(text),
+            format: default(None, "TabSeparated"),
+        }),
     }
 }
 
@@ -200,7 +201,8 @@ impl Options {
             Some(parts.headers.get(name)?.to_str().ok()?.to_owned())
         };
         options.database = options.database.or_else(|| header("x-clickhouse-database"));
-        options.default_format = options.default_format.or_else(|| header("x-clickhouse-format"));
+        let format = || header("x-clickhouse-format").filter(|format| !format.is_empty());
+        options.default_format = options.default_format.or_else(format);
         if options.revision > 0 {
             // First, so that a request's own come after them.
             let ours = native::SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));

@@ -1,6 +1,6 @@
-//! A connection of a request's own, with the request's database and settings. Nothing that a request sets is seen by
-//! another: a connection is closed with the request, or kept for one that sets the same, if it was used for a
-//! query only, which sets nothing beyond itself.
+//! A connection with a request's database and settings. Nothing that a request sets is seen by another: a connection is
+//! closed with its request, or kept for one that sets the same if it was used for one query only. A query is one
+//! statement without comments that answers with rows (see `statement`), so it sets nothing in its connection.
 
 use crate::access::Role;
 use crate::engine::Engine;
@@ -23,7 +23,7 @@ impl Setup {
     }
 
     /// Connects and applies the role's profile and limits, then what the request sets. Blocks for some milliseconds:
-    /// each of five statements takes as long as a query's own text.
+    /// each of up to six statements takes most of one.
     ///
     /// # Errors
     /// The engine's, for an unknown database or setting, a bad value or one beyond a limit; or if it is stopping.
@@ -58,6 +58,14 @@ impl Setup {
             run("SET readonly = 1".to_owned())?;
         }
         Ok(connection)
+    }
+
+    /// Keeps a connection in which a query has ended well. What it remembers of a query (results of its scalar
+    /// subqueries, which may be large) it forgets with the next one, which is run here.
+    pub(crate) fn keep(self, engine: &Engine, mut connection: Connection) {
+        if connection.query("SELECT 1", "Null", &[]).is_ok() {
+            engine.keep(self, connection);
+        }
     }
 }
 

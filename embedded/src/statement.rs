@@ -5,6 +5,7 @@ pub(crate) mod guard;
 mod tokens;
 
 use crate::exception::Exception;
+pub(crate) use tokens::without_comments;
 use tokens::{Kind, Token, Tokens};
 
 /// A statement, by how it is run.
@@ -322,7 +323,31 @@ mod tests {
         assert!(Statement::parse(b"SELECT '\xff'").is_err());
     }
 
+    #[test]
+    fn comments_are_left_out_and_nothing_else() {
+        for (text, bare) in [
+            ("SELECT 1 -- { echo }\n, 2", "SELECT 1            \n, 2"),
+            ("SELECT '/* a */', `--` // '\n, 2", "SELECT '/* a */', `--`     \n, 2"),
+            ("SELECT 1/* /* é */ ; */+ 1", "SELECT 1                + 1"),
+            ("SELECT $a$ -- $a$ # b", "SELECT $a$ -- $a$    "),
+            ("SELECT 1 /* unended", "SELECT 1           "),
+        ] {
+            assert_eq!(without_comments(text).replace('\t', " "), bare, "{text}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_is_without_comments_has_the_same_tokens(text in "[a/*# \n'\"$é;-]{0,30}") {
+            let bare = without_comments(&text);
+            prop_assert_eq!(bare.len(), text.len());
+            let tokens = |text: &str| -> Vec<_> {
+                let tokens = Tokens::new(text.as_bytes());
+                tokens.map(|token| (token.start, token.text.to_vec())).collect()
+            };
+            prop_assert_eq!(tokens(&bare), tokens(&text));
+        }
+
         #[test]
         fn any_bytes_are_an_error_or_a_statement(text in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Statement::parse(&text);

@@ -149,8 +149,8 @@ pub struct Traffic {
     pub opened: u64,
     /// Connections first seen in the window without their SYN.
     pub joined: u64,
-    /// Connections open at the window's end, or at `complete_until` when that is earlier: where only rollups are left,
-    /// as the last of their rows began until then.
+    /// Connections open at the window's end, or at `complete_until` when that is earlier; where only rollups are left, at
+    /// the start of their last row that began by then.
     pub open: u64,
     /// Connections that ended, by reason.
     pub closed: Closed,

@@ -195,7 +195,7 @@ impl Plan {
         Tier::ALL.into_iter().map(of).filter(|(_, segments)| !segments.is_empty()).collect()
     }
 
-    /// The last instant until a time that rows at the window's end say of what was open.
+    /// The latest instant, not after a time, of which the rows of [`Plan::end_tier`] say what was open.
     pub(crate) fn open_until_s(&self, time_s: u32) -> u32 {
         match self.end_tier {
             // Any instant: rows tell connections.

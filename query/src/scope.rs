@@ -55,7 +55,8 @@ impl Tables {
     }
 
     /// The same, for answers so long that to hold each value's type against its column's would take a third of the time
-    /// that they are read in. Their statements are to say all types, and columns in the order of fields.
+    /// that they are read in. Their statements are to convert what could be of another type, and to have columns in the
+    /// order of fields (a test of [`crate::sql`]).
     pub(crate) fn unvalidated(&self) -> Self {
         Self { client: self.client.clone().with_validation(false), ..self.clone() }
     }

@@ -34,8 +34,8 @@ const MAX_RESULT_BYTES: u64 = 64 << 20;
 /// Longest statement: one that names the edges and nodes of the largest `limit`, some 20 digits each, has about a
 /// megabyte.
 const MAX_STATEMENT_BYTES: &str = "4194304";
-/// Questions for lengths of intervals at a time: they come before a request is let in, and must not take the
-/// places of those that are.
+/// Questions for lengths of intervals at a time: they come before a request is let in, or beside it, and must not take
+/// the places of those that are.
 const MAX_INTERVALS_ASKED: usize = 4;
 /// On a cluster, a replica that is so many seconds behind is not asked while there is another: its reports
 /// could be there before its rows.
@@ -130,7 +130,7 @@ pub(crate) struct Store {
     held: Arc<Mutex<Option<(Held, Instant)>>>,
     /// Lengths of intervals by the minutes of a window's bounds: all of a dashboard's panels ask for the same.
     intervals: Shared<(u32, u32), u32, StoreError>,
-    /// What was said of the window asked for last; 0 before the first.
+    /// What was said last of a window that had rows; 0 before the first.
     likely_interval_s: Arc<AtomicU32>,
     /// What agents reported on a window, and when they were blind, likewise.
     reports: Shared<(Bounds, Scope), Reports, StoreError>,
@@ -198,6 +198,10 @@ impl Store {
                 rows(query.param("first", first).param("last", last)).await?;
             let lengths: Vec<_> = lengths.iter().map(|length| length.interval_s).collect();
             let value = resolution_s(&lengths);
+            // Where nothing was, nothing is learned.
+            if !lengths.is_empty() {
+                self.likely_interval_s.store(value, Ordering::Relaxed);
+            }
             Ok(Computed { value, keep: MOMENT, bytes: size_of_val(&value) })
         };
         let asked = async {
@@ -205,9 +209,7 @@ impl Store {
             let _turn = self.intervals_asked.acquire().await;
             lengths.await
         };
-        let (interval_s, _) = self.intervals.get(&(first, last), asked).await?;
-        self.likely_interval_s.store(interval_s, Ordering::Relaxed);
-        Ok(interval_s)
+        Ok(self.intervals.get(&(first, last), asked).await?.0)
     }
 
     /// What [`Store::interval_s`] says next, most likely: what it said last.

@@ -18,8 +18,14 @@ const FORBIDDEN_FUNCTIONS: [&str; 2] = ["file", "eval"];
 pub(crate) fn check(text: &str, reader: bool) -> Result<(), Exception> {
     let tokens: Vec<_> = Tokens::new(text.as_bytes()).collect();
     let settings = tokens.iter().position(|token| token.is("SETTINGS"));
-    if tokens.iter().any(is_typographic) && (reader || settings.is_some()) {
-        return Err(Exception::syntax("Typographic quotes: use ' and \" instead"));
+    if let Some(token) = tokens.iter().find(|token| is_foreign(token)) {
+        let text = String::from_utf8_lossy(token.text);
+        let text = format!("Only quoted texts and comments may be other than ASCII: {text}");
+        return Err(Exception::syntax(&text));
+    }
+    let end = tokens.iter().rposition(|token| !token.is(";")).map_or(0, |last| last + 1);
+    if tokens[..end].iter().any(|token| token.is(";")) {
+        return Err(Exception::syntax("Multi-statements are not allowed: send one at a time"));
     }
     if let Some(settings) = settings {
         for pair in tokens[settings..].windows(2) {
@@ -82,14 +88,11 @@ impl Token<'_> {
     }
 }
 
-/// Quotes beyond ASCII, which ClickHouse takes for quotes and this crate for letters: U+2018, U+2019,
-/// U+201C and U+201D.
-fn is_typographic(token: &Token<'_>) -> bool {
-    token.kind == Kind::Word
-        && token
-            .text
-            .windows(3)
-            .any(|bytes| matches!(bytes, [0xe2, 0x80, 0x98 | 0x99 | 0x9c | 0x9d]))
+/// Of letters beyond ASCII: ClickHouse takes some for blanks, quotes or signs, and none for names. Bytes that are no
+/// letters at all it may take for an end.
+fn is_foreign(token: &Token<'_>) -> bool {
+    let foreign = |byte: &u8| !byte.is_ascii_graphic();
+    token.kind != Kind::Quoted && token.text.iter().any(foreign)
 }
 
 #[cfg(test)]
@@ -121,6 +124,10 @@ mod tests {
             "SELECT `file`('/etc/passwd')",
             r#"SELECT "\x66ile"('/etc/passwd')"#,
             "SELECT * FROM eval('SELECT 1')",
+            "SELECT \u{a0}file('/etc/passwd')",
+            "SELECT 1 // '\n, file('/etc/passwd') // '",
+            "SELECT 1 /* /* */ ' */, file('/etc/passwd') -- '",
+            "SELECT 1 \0, file('/etc/passwd')",
             "SELECT ‘ ' ’, file('/etc/passwd'), ‘ ' ’",
             "DESCRIBE TABLE url('http://127.0.0.1/', 'TSV')",
             "DESC url('http://127.0.0.1/', 'TSV')",
@@ -133,10 +140,21 @@ mod tests {
     }
 
     #[test]
+    fn one_statement_is_one() {
+        for text in ["SELECT 1; USE system", "SELECT 1 // '\n; USE system // '", "SELECT (1; USE a"]
+        {
+            for reader in [true, false] {
+                assert!(check(text, reader).is_err(), "{text}");
+            }
+        }
+        assert_eq!(check("SELECT 1;;", true), Ok(()));
+    }
+
+    #[test]
     fn what_queries_have_is_let_through() {
         for text in [
             "SELECT 'file', 'eval', profile, readonly FROM t WHERE profile = 'a' -- file",
-            "SELECT 'it“s', a = 1 SETTINGS max_threads = 1",
+            "SELECT 'it“s', a = 1 SETTINGS max_threads = 1 -- “",
             "SELECT \"a b\", `c` FROM t",
             "DESCRIBE TABLE flowtrail.flows",
             "DESCRIBE (SELECT count() FROM flows)",

@@ -112,8 +112,8 @@ fn parameters_are_bound_in_urls_and_forms() {
 
 /// Connections are used again by requests that want them alike, and only after a query: each of these rounds
 /// but the first finds what the one before has left.
-#[test]
-fn nothing_of_a_request_is_seen_by_the_next() {
+#[tokio::test]
+async fn nothing_of_a_request_is_seen_by_the_next() {
     let limited = [("max_threads", "3")];
     let set = |name: &str| format!("SELECT getSetting('{name}') FORMAT TSV");
     for _ in 0..3 {
@@ -133,7 +133,20 @@ fn nothing_of_a_request_is_seen_by_the_next() {
         assert_ne!(text(post(&[], set("max_threads"))), "3\n");
         assert_eq!(text(post(&[("database", "system")], "SELECT currentDatabase()")), "system\n");
         assert_eq!(text(post(&[], "SELECT currentDatabase()")), "default\n");
+        // What the engine takes for a comment is one here too: no statement hides behind it, and no order to the
+        // engine's client, to whom a failure would be as it should.
+        for (hidden, code) in [
+            ("SELECT 1 // '\n; USE system; SELECT 1 // '", "62"),
+            ("SELECT 1 /* /* */ ' */; USE system; SELECT 1 -- '", "62"),
+            ("SELECT\u{a0}1; USE system", "62"),
+            ("SELECT * FROM gone /* { serverError 60 } */", "60"),
+        ] {
+            let refused = post(&limited, hidden);
+            assert_eq!(refused.headers()["x-clickhouse-exception-code"], code, "{hidden}");
+        }
+        assert_eq!(text(post(&limited, "SELECT currentDatabase()")), "default\n");
     }
+    wait_for("flowtrail_embedded_connections_reused_total", 10).await;
 }
 
 #[test]

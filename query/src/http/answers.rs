@@ -78,11 +78,17 @@ impl App {
         let Some(likely_s) = self.store.likely_interval_s() else {
             return self.graph_of_intervals(&request, interval_s.await?).await;
         };
-        let graph = self.graph_of_intervals(&request, likely_s);
-        let (graph, interval_s) = tokio::join!(graph, interval_s);
-        match interval_s? {
-            interval_s if interval_s == likely_s => graph,
-            interval_s => self.graph_of_intervals(&request, interval_s).await,
+        // The graph of another interval is not waited for.
+        let confirmed = async {
+            match interval_s.await {
+                Ok(interval_s) if interval_s == likely_s => Ok(()),
+                other => Err(other),
+            }
+        };
+        let graph = async { Ok(self.graph_of_intervals(&request, likely_s).await) };
+        match tokio::try_join!(graph, confirmed) {
+            Ok((graph, ())) => graph,
+            Err(interval_s) => self.graph_of_intervals(&request, interval_s?).await,
         }
     }
 
