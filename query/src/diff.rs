@@ -118,8 +118,7 @@ pub(crate) async fn diff(store: &Store, request: &DiffRequest) -> Result<Diff, S
     let whole = |window| GraphRequest { window, limit: usize::MAX, ..request.graph.clone() };
     let (current, base) = (whole(request.graph.window), whole(request.base));
     let seen = async |request: &GraphRequest| {
-        let interval_s = store.interval_s(request.window).await?;
-        pipeline::seen(store, request, interval_s).await
+        pipeline::seen(store, request, &store.plan(request.window).await?).await
     };
     let ((current, seen), (base, base_seen)) = tokio::try_join!(seen(&current), seen(&base))?;
     let mut diff = compare((current, &seen), (base, &base_seen), request);

@@ -28,7 +28,8 @@ pub(crate) async fn graph(
     request: &GraphRequest,
     interval_s: u32,
 ) -> Result<Graph, StoreError> {
-    Ok(seen(store, request, interval_s).await?.0)
+    let plan = plan(request.window, interval_s, &store.held().await?);
+    Ok(seen(store, request, &plan).await?.0)
 }
 
 /// Who saw a window.
@@ -40,26 +41,23 @@ pub(crate) struct Seen {
     pub(crate) is_whole: bool,
 }
 
-/// The same, and who saw it.
+/// The same of a plan, and who saw it.
 pub(crate) async fn seen(
     store: &Store,
     request: &GraphRequest,
-    interval_s: u32,
+    plan: &Plan,
 ) -> Result<(Graph, Seen), StoreError> {
-    let GraphRequest { window: requested, group_by, .. } = request;
-
-    let plan = plan(*requested, interval_s, &store.held().await?);
-    let ranked_first = matches!(group_by, GroupBy::Pod | GroupBy::Ip) && {
+    let ranked_first = matches!(request.group_by, GroupBy::Pod | GroupBy::Ip) && {
         let Bounds { from_s, to_s, .. } = plan.bounds;
         to_s - from_s >= MANY_PAIRS_S
     };
     if ranked_first {
-        let kept = store.kept(request, &plan).await?;
-        return computed(store, request, &plan, kept.as_ref()).await;
+        let kept = store.kept(request, plan).await?;
+        return computed(store, request, plan, kept.as_ref()).await;
     }
-    match computed(store, request, &plan, None).await {
-        Err(StoreError::TooLarge(error)) => match store.kept(request, &plan).await? {
-            Some(kept) => computed(store, request, &plan, Some(&kept)).await,
+    match computed(store, request, plan, None).await {
+        Err(StoreError::TooLarge(error)) => match store.kept(request, plan).await? {
+            Some(kept) => computed(store, request, plan, Some(&kept)).await,
             None => Err(StoreError::TooLarge(error)),
         },
         answer => answer,

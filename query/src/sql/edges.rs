@@ -6,7 +6,7 @@ use clickhouse::Row;
 use serde::Deserialize;
 
 use super::exactly::Exactly;
-use super::kept::telling;
+use super::kept::{self, telling};
 use super::{Detail, End, Kept, counted_within, ends, table};
 use crate::histogram::{Histogram, bucket_sql};
 use crate::params::GroupBy;
@@ -90,7 +90,7 @@ pub(crate) fn edges(
     plan: &Plan,
     kept: Option<&Kept>,
 ) -> String {
-    let columns = ends::columns(group_by, kept.is_some());
+    let columns = kept::columns(kept, group_by);
     let tiers = plan.by_tier();
     let parts = tiers.iter().map(|(tier, segments)| {
         let (time, counted) = counted_within(*tier, segments);

@@ -3,7 +3,6 @@
 
 use std::net::Ipv6Addr;
 
-use super::kept::stays;
 use crate::params::GroupBy;
 
 /// Ports, Services and addresses listed of one edge or node: what a person reads. One more is
@@ -42,39 +41,23 @@ pub(super) type Side = (&'static str, &'static str);
 pub(super) const SIDES: [Side; 2] = [("source", "client"), ("target", "server")];
 
 /// An address that stands for none.
-const NO_ADDRESS: &str = "toIPv6('::')";
+pub(super) const NO_ADDRESS: &str = "toIPv6('::')";
 
-/// Columns of a part of a statement: the keys of both ends, what labels are made of, and the numbers of nodes if that
-/// is asked for.
-pub(super) fn columns(group_by: GroupBy, numbered: bool) -> String {
+/// Columns of a part of a statement: the keys of both ends, and what labels are made of.
+pub(super) fn columns(group_by: GroupBy) -> String {
     let of_side = |(end, side): Side| {
         let listed = listed_address(side, group_by);
-        let number = numbered.then(|| format!("{} AS {end}_number", node_number(side, group_by)));
-        key_columns(&[(end, side)], group_by)
-            .into_iter()
-            .chain([format!("{listed} AS {end}_listed")])
-            .chain(number)
+        let keys = key_columns(&[(end, side)], group_by).into_iter();
+        keys.chain([format!("{listed} AS {end}_listed")])
     };
     let mut columns: Vec<_> = SIDES.into_iter().flat_map(of_side).collect();
     columns.push("server_port, service_namespace, service_name".to_owned());
     columns.join(", ")
 }
 
-/// Those of [`columns`] that tell an end, empty where that does not stay.
-pub(super) fn staying(group_by: GroupBy) -> String {
-    let of_side = |(end, side): Side| {
-        let stays = stays(end);
-        let parts = keys(side, group_by).into_iter().map(|(part, _)| part).chain(["listed"]);
-        parts.map(move |part| {
-            let column = format!("{end}_{part}");
-            match part {
-                "kind" => format!("if({stays}, toInt8({column}), 0) AS {column}"),
-                "address" | "listed" => format!("if({stays}, {column}, {NO_ADDRESS}) AS {column}"),
-                _ => format!("if({stays}, {column}, '') AS {column}"),
-            }
-        })
-    };
-    SIDES.into_iter().flat_map(of_side).collect::<Vec<_>>().join(", ")
+/// Columns with the numbers of both nodes.
+pub(super) fn number_columns(group_by: GroupBy) -> String {
+    SIDES.map(|(end, side)| format!("{} AS {end}_number", node_number(side, group_by))).join(", ")
 }
 
 /// The names of the key columns.
@@ -200,7 +183,7 @@ fn keys(side: &str, group_by: GroupBy) -> Vec<(&'static str, String)> {
 ///
 /// Each text is hashed alone: ClickHouse then hashes those of a dictionary once, not for each row. The sum of
 /// these may be the same for others, by chance or by choice of names: who asks must not rely on the opposite.
-pub(super) fn node_number(side: &str, group_by: GroupBy) -> String {
+fn node_number(side: &str, group_by: GroupBy) -> String {
     // Of a kind, and of texts: multiplied with odd numbers, so that none stands for another in another place.
     let number = |kind: &str, texts: [&str; 3]| {
         let texts = texts.iter().zip([

@@ -5,7 +5,7 @@ use clickhouse::Row;
 use serde::Deserialize;
 
 use super::edges::opening;
-use super::ends::{SIDES, node_number};
+use super::ends::{NO_ADDRESS, SIDES, key_names};
 use super::{Detail, counted_within, ends, open_connections, table};
 use crate::params::{GroupBy, Stat};
 use crate::planner::Plan;
@@ -37,7 +37,16 @@ impl Kept {
     }
 }
 
-/// The rows of a question with the columns of [`ends::columns`]; where only some edges stay, the ends of the others are
+/// Columns of the rows of [`telling`].
+pub(super) fn columns(kept: Option<&Kept>, group_by: GroupBy) -> String {
+    let columns = ends::columns(group_by);
+    match kept {
+        None => columns,
+        Some(_) => format!("{columns}, {}", ends::number_columns(group_by)),
+    }
+}
+
+/// The rows of a question, with [`columns`] and others; where only some edges stay, the ends of those that do not are
 /// empty. Each list is long, and stands there once.
 pub(super) fn telling(kept: Option<&Kept>, group_by: GroupBy, rows: String) -> String {
     let Some(Kept { edges, nodes }) = kept else { return rows };
@@ -54,13 +63,29 @@ pub(super) fn telling(kept: Option<&Kept>, group_by: GroupBy, rows: String) -> S
             {rows}
             )
         )",
-        staying = ends::staying(group_by),
+        staying = staying(group_by),
     )
+}
+
+/// The columns that tell an end, empty where that does not stay.
+fn staying(group_by: GroupBy) -> String {
+    let of_side = |(end, side)| {
+        let keys = key_names(&[(end, side)], group_by).into_iter();
+        keys.chain([format!("{end}_listed")]).map(move |column| {
+            let staying = match column.strip_prefix(end) {
+                Some("_kind") => format!("toInt8({column}), 0"),
+                Some("_address" | "_listed") => format!("{column}, {NO_ADDRESS}"),
+                _ => format!("{column}, ''"),
+            };
+            format!("if({}, {staying}) AS {column}", stays(end))
+        })
+    };
+    SIDES.into_iter().flat_map(of_side).collect::<Vec<_>>().join(", ")
 }
 
 /// Whether an end of a row of [`telling`] stays: both of an edge that does, else the one that is a node of another such,
 /// the client's if both are.
-pub(super) fn stays(end: &str) -> &'static str {
+fn stays(end: &str) -> &'static str {
     match end {
         "source" => "source_kept",
         _ => "(edge_kept OR (target_kept AND NOT source_kept))",
@@ -69,11 +94,6 @@ pub(super) fn stays(end: &str) -> &'static str {
 
 /// The number of an edge.
 const EDGE: &str = "source_number * 11400714819323198485 + target_number";
-
-/// The numbers of a row's nodes.
-fn numbers(group_by: GroupBy) -> String {
-    SIDES.map(|(end, side)| format!("{} AS {end}_number", node_number(side, group_by))).join(", ")
-}
 
 /// What edges are ranked by: a sum of rows, perhaps over another.
 struct Rank {
@@ -107,7 +127,7 @@ pub(crate) fn ranked(
 ) -> Option<String> {
     let Rank { amount, samples } = rank(stat)?;
     let counts_connections = stat == Stat::Connections;
-    let numbers = numbers(group_by);
+    let numbers = ends::number_columns(group_by);
     let part = |amount: &str, source: &str| {
         let samples = samples.unwrap_or("1");
         format!(

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use clickhouse::Row;
 use serde::Deserialize;
 
-use super::kept::telling;
+use super::kept::{self, telling};
 use super::{Detail, End, Kept, ends, table};
 use crate::params::GroupBy;
 use crate::planner::Tier;
@@ -67,7 +67,7 @@ pub(crate) fn open_at_boundary(
         "SELECT {columns}, direction_inferred, open_at_start AS open
         FROM {table}
         WHERE start = toDateTime({at_s}, 'UTC') AND open_at_start > 0 AND {filter}",
-        columns = ends::columns(group_by, kept.is_some()),
+        columns = kept::columns(kept, group_by),
         table = table(tier, detail),
     );
     format!(
@@ -93,7 +93,7 @@ pub(crate) fn open_at(
 ) -> String {
     let rows = format!(
         "SELECT {columns}, direction_inferred, at_s FROM ({open})",
-        columns = ends::columns(group_by, kept.is_some()),
+        columns = kept::columns(kept, group_by),
         open = open_connections(filter, instants),
     );
     format!(
