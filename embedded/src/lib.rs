@@ -2,7 +2,7 @@
 //! server and a cluster.
 //!
 //! A request's way: `http` (admission, headers) → `request` (what it asks) → `statement` (rows out,
-//! rows in, or neither) → `access` (who asks) → `session` (a connection of its own with its settings) → `query`, `insert`
+//! rows in, or neither) → `access` (who asks) → `session` (a connection with its settings) → `query`, `insert`
 //! or `command` → `libchdb`.
 
 mod access;

@@ -128,7 +128,7 @@ fn other<'text>(
     let semicolon = tokens.iter().position(|token| token.is(";"));
     let (tokens, rest) = tokens.split_at(semicolon.unwrap_or(tokens.len()));
     if rest.iter().any(|token| !token.is(";")) {
-        return Err(Exception::syntax("Multi-statements are not allowed: send one at a time"));
+        return Err(several());
     }
     let two = |first, second| {
         tokens.windows(2).any(|pair| matches!(pair, [a, b] if a.is(first) && b.is(second)))
@@ -151,6 +151,11 @@ fn other<'text>(
     let (head, tail) = text.split_at(cut.map_or(text.len(), |cut| tokens[cut].start));
     let format = format.map(|at| utf8(tokens[at + 1].text)).transpose()?;
     Ok(Statement::Query { head, tail, format })
+}
+
+/// Why a text with more than one statement is refused.
+fn several() -> Exception {
+    Exception::syntax("Multi-statements are not allowed: send one at a time")
 }
 
 /// Whether the tokens begin with a FORMAT clause: near the end, and not where a name stands.

@@ -195,13 +195,9 @@ impl Plan {
         Tier::ALL.into_iter().map(of).filter(|(_, segments)| !segments.is_empty()).collect()
     }
 
-    /// The latest instant, not after a time, of which the rows of [`Plan::end_tier`] say what was open.
+    /// The latest instant, not after a time, at which a row of [`Plan::end_tier`] begins and says what was open.
     pub(crate) fn open_until_s(&self, time_s: u32) -> u32 {
-        match self.end_tier {
-            // Any instant: rows tell connections.
-            Tier::Raw => time_s,
-            rolled_up => rolled_up.row_of(time_s, self.bounds.interval_s).max(self.bounds.from_s),
-        }
+        self.end_tier.row_of(time_s, self.bounds.interval_s).max(self.bounds.from_s)
     }
 
     /// The window's start, if its rows do not say what was open there.

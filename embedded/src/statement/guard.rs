@@ -25,7 +25,7 @@ pub(crate) fn check(text: &str, reader: bool) -> Result<(), Exception> {
     }
     let end = tokens.iter().rposition(|token| !token.is(";")).map_or(0, |last| last + 1);
     if tokens[..end].iter().any(|token| token.is(";")) {
-        return Err(Exception::syntax("Multi-statements are not allowed: send one at a time"));
+        return Err(super::several());
     }
     if let Some(settings) = settings {
         for pair in tokens[settings..].windows(2) {
@@ -88,11 +88,10 @@ impl Token<'_> {
     }
 }
 
-/// Of letters beyond ASCII: ClickHouse takes some for blanks, quotes or signs, and none for names. Bytes that are no
-/// letters at all it may take for an end.
+/// Whether there is more than ASCII's letters and signs outside of quotes. Of letters beyond ASCII ClickHouse takes some
+/// for blanks, quotes or signs, and none for names; a NUL it may take for the end.
 fn is_foreign(token: &Token<'_>) -> bool {
-    let foreign = |byte: &u8| !byte.is_ascii_graphic();
-    token.kind != Kind::Quoted && token.text.iter().any(foreign)
+    token.kind != Kind::Quoted && !token.text.iter().all(u8::is_ascii_graphic)
 }
 
 #[cfg(test)]

@@ -114,8 +114,8 @@ pub(crate) fn without_comments(text: &str) -> String {
         let Some(token) = token else { break };
         at = token.end;
     }
-    // Comments are whole letters.
-    String::from_utf8(bare).unwrap_or_else(|_| text.to_owned())
+    // As it is: comments are whole letters.
+    String::from_utf8_lossy(&bare).into_owned()
 }
 
 impl<'text> Iterator for Tokens<'text> {
