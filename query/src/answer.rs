@@ -3,6 +3,7 @@
 mod text;
 
 use std::ops::AddAssign;
+use std::sync::Arc;
 
 pub use flowtrail_schema::Counters;
 use schemars::JsonSchema;
@@ -95,7 +96,7 @@ pub enum BlindReason {
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Node {
     /// Unique, and the same in every window: `kind:namespace/name`.
-    pub id: String,
+    pub id: Arc<str>,
     /// `namespace`, `workload`, `pod`, `service`, `node`, `ip`, `external`, `unknown` or `other`.
     pub kind: String,
     /// Kubernetes namespace; empty for what has none.
@@ -122,9 +123,9 @@ pub struct Edge {
     /// Unique, and the same in every window: `source>target`.
     pub id: String,
     /// Node id of the client.
-    pub source: String,
+    pub source: Arc<str>,
     /// Node id of the server.
-    pub target: String,
+    pub target: Arc<str>,
     /// Server ports as the clients used them, at most 64, lowest first.
     pub server_ports: Vec<u16>,
     /// Services through which the clients went, as `namespace/name`, at most 64.

@@ -5,6 +5,7 @@
 //! see [`DiffEdge::certain`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -82,9 +83,9 @@ pub struct DiffEdge {
     /// The graph's id of it.
     pub id: String,
     /// Node id of the client.
-    pub source: String,
+    pub source: Arc<str>,
     /// Node id of the server.
-    pub target: String,
+    pub target: Arc<str>,
     /// For people.
     pub name: String,
     /// Nobody was blind where it is said not to be; of a changed edge, in neither window.
@@ -141,15 +142,15 @@ async fn first_seen(
     store: &Store,
     request: &DiffRequest,
     window: Window,
-) -> Result<Option<HashMap<(String, String), i64>>, StoreError> {
+) -> Result<Option<HashMap<(Arc<str>, Arc<str>), i64>>, StoreError> {
     let GraphRequest { group_by, filter, .. } = &request.graph;
     let Some(rows) = store.first_seen(*group_by, filter, window.to).await? else {
         return Ok(None);
     };
-    let mut history: HashMap<(String, String), i64> = HashMap::new();
+    let mut history: HashMap<(Arc<str>, Arc<str>), i64> = HashMap::new();
     for row in rows {
         let [source, target] = [&row.source, &row.target].map(|end| Face::of(*group_by, end).id());
-        let first_ms = history.entry((source, target)).or_insert(i64::MAX);
+        let first_ms = history.entry((source.into(), target.into())).or_insert(i64::MAX);
         *first_ms = (*first_ms).min(row.first_seen_ms);
     }
     Ok(Some(history))
@@ -166,7 +167,7 @@ fn compare(
         .nodes
         .iter()
         .chain(&base.nodes)
-        .map(|node| (node.id.as_str(), label(&node.kind, &node.namespace, &node.name)))
+        .map(|node| (&*node.id, label(&node.kind, &node.namespace, &node.name)))
         .collect();
     let name = |id: &str| names.get(id).cloned().unwrap_or_default();
 

@@ -27,6 +27,7 @@ mod sums;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
 use faces::{Faces, Named};
 use foldhash::fast::RandomState;
@@ -34,93 +35,98 @@ use listed::Listed;
 pub(crate) use node::{Face, label};
 pub(crate) use sums::{Measure, Sums};
 
-use crate::answer::{Edge, Node};
+use crate::answer::{Edge, Node, Traffic};
 use crate::expression::Expression;
 use crate::params::{GroupBy, Stat};
-use crate::sql::{EdgeRow, OpenRow};
+use crate::sql::{EdgeRow, Labels, Malformed, OpenRow};
 
 /// Nodes of an edge, client first: by number, then by their place in the order of ids.
 type Ends = (usize, usize);
 
-/// A graph in the making: takes rows as they come, in any order.
+/// A graph in the making: takes rows in any order, and borrows of where they were read.
 #[derive(Debug)]
-pub(crate) struct Folded {
-    faces: Faces,
+pub(crate) struct Folded<'a> {
+    faces: Faces<'a>,
     /// By the numbers of their ends. In boxes, as they are sorted and large.
-    edges: HashMap<Ends, Box<EdgeSums>, RandomState>,
+    edges: HashMap<Ends, Box<EdgeSums<'a>>, RandomState>,
 }
 
-#[derive(Clone, Debug, Default)]
-struct EdgeSums {
-    sums: Sums,
+#[derive(Debug, Default)]
+struct EdgeSums<'a> {
+    sums: Sums<'a>,
     seen: Option<(i64, i64)>,
-    lists: Lists,
+    lists: Lists<'a>,
 }
 
 /// What is listed of an edge, and of the nodes at its ends.
-#[derive(Clone, Debug, Default)]
-struct Lists {
-    server_ports: Listed<u16>,
-    services: Listed<String>,
-    client_addresses: Listed<Ipv6Addr>,
-    server_addresses: Listed<Ipv6Addr>,
+#[derive(Debug, Default)]
+struct Lists<'a> {
+    server_ports: Listed<[u16; 8]>,
+    services: Listed<[&'a str; 1]>,
+    client_addresses: Listed<[Ipv6Addr; 1]>,
+    server_addresses: Listed<[Ipv6Addr; 1]>,
 }
 
 /// Connections of an edge that are open at the window's start, unless they are in its sums, or at its end, or both.
 #[derive(Debug)]
-pub(crate) struct Opened {
+pub(crate) struct Opened<'a> {
     ends: Ends,
     at_start: bool,
     at_end: bool,
     connections: u64,
     inferred: u64,
-    lists: Lists,
+    lists: Lists<'a>,
 }
 
-impl Folded {
+impl<'a> Folded<'a> {
     /// Of no rows yet.
     pub(crate) fn new(group_by: GroupBy) -> Self {
         Self { faces: Faces::new(group_by), edges: HashMap::default() }
     }
 
     /// Adds some of the window's sums.
-    pub(crate) fn add_edge(&mut self, mut row: EdgeRow<'_>) {
+    ///
+    /// # Errors
+    /// If an end is malformed.
+    pub(crate) fn add_edge(&mut self, row: EdgeRow<'a>) -> Result<(), Malformed> {
+        let ends = (self.faces.of(row.source)?, self.faces.of(row.target)?);
         let sums = EdgeSums {
-            sums: Sums::of(&mut row),
+            sums: Sums::of(&row),
             seen: Some((row.first_seen_ms, row.last_seen_ms)),
-            lists: Lists::of(
-                row.server_ports,
-                &row.services,
-                [row.client_addresses, row.server_addresses],
-            ),
+            lists: row.labels.into(),
         };
-        match self.edges.entry((self.faces.of(row.source), self.faces.of(row.target))) {
+        match self.edges.entry(ends) {
             Entry::Vacant(place) => {
                 place.insert(Box::new(sums));
             }
             Entry::Occupied(mut known) => known.get_mut().merge(&sums),
         }
+        Ok(())
     }
 
     /// Some open connections, of which nothing is added yet, and perhaps never is: what is known of their nodes may
     /// tell more of these all the same.
-    pub(crate) fn opened(&mut self, row: OpenRow<'_>, at_start: bool, at_end: bool) -> Opened {
-        Opened {
-            ends: (self.faces.of(row.source), self.faces.of(row.target)),
+    ///
+    /// # Errors
+    /// If an end is malformed.
+    pub(crate) fn opened(
+        &mut self,
+        row: OpenRow<'a>,
+        at_start: bool,
+        at_end: bool,
+    ) -> Result<Opened<'a>, Malformed> {
+        Ok(Opened {
+            ends: (self.faces.of(row.source)?, self.faces.of(row.target)?),
             at_start,
             at_end,
             connections: row.connections,
             inferred: row.inferred,
-            lists: Lists::of(
-                row.server_ports,
-                &row.services,
-                [row.client_addresses, row.server_addresses],
-            ),
-        }
+            lists: row.labels.into(),
+        })
     }
 
     /// Adds open connections.
-    pub(crate) fn add_open(&mut self, opened: Opened) {
+    pub(crate) fn add_open(&mut self, opened: Opened<'a>) {
         let Opened { ends, at_start, at_end, connections, inferred, lists } = opened;
         let edge = self.edges.entry(ends).or_default();
         if at_start {
@@ -151,20 +157,19 @@ impl Folded {
         let edges = edges.into_iter().map(|((a, b), sums)| ((places[a], places[b]), sums));
         let ranked = limited(edges, places[other], stat, limit);
         let nodes = nodes(faces, &named, &ranked);
-        let edges =
-            ranked.into_iter().map(|(ends, sums)| edge(ends, *sums, &named, from_ms)).collect();
+        let edges = ranked.iter().map(|(ends, sums)| edge(*ends, sums, &named, from_ms)).collect();
         (nodes, edges)
     }
 }
 
 /// All edges, ranked: the first `limit` as they are, the rest folded, and what was so already. Ends are places
 /// in the order of ids.
-fn limited(
-    edges: impl Iterator<Item = (Ends, Box<EdgeSums>)>,
+fn limited<'a>(
+    edges: impl Iterator<Item = (Ends, Box<EdgeSums<'a>>)>,
     other: usize,
     stat: Stat,
     limit: usize,
-) -> Vec<(Ends, Box<EdgeSums>)> {
+) -> Vec<(Ends, Box<EdgeSums<'a>>)> {
     let (mut folded, mut ranked) = (BTreeMap::new(), Vec::new());
     for (ends, sums) in edges {
         if ends.0 == other || ends.1 == other {
@@ -200,7 +205,7 @@ fn limited(
     own.chain(folded).collect()
 }
 
-impl EdgeSums {
+impl EdgeSums<'_> {
     fn merge(&mut self, other: &Self) {
         self.sums.merge(&other.sums);
         self.seen = match (self.seen, other.seen) {
@@ -213,14 +218,19 @@ impl EdgeSums {
     }
 }
 
-impl Lists {
-    /// `addresses` are the client's and the server's.
-    fn of(ports: Vec<u16>, services: &[&str], addresses: [Vec<Ipv6Addr>; 2]) -> Self {
-        let [client_addresses, server_addresses] = addresses.map(Listed::from);
-        let (server_ports, services) = (ports.into(), Listed::of(services));
-        Self { server_ports, services, client_addresses, server_addresses }
+impl<'a> From<Labels<'a>> for Lists<'a> {
+    fn from(labels: Labels<'a>) -> Self {
+        let Labels { server_ports, services, client_addresses, server_addresses } = labels;
+        Self {
+            server_ports: server_ports.into(),
+            services: services.into(),
+            client_addresses: client_addresses.into(),
+            server_addresses: server_addresses.into(),
+        }
     }
+}
 
+impl Lists<'_> {
     fn merge(&mut self, other: &Self) {
         self.server_ports.add(&other.server_ports);
         self.services.add(&other.services);
@@ -229,7 +239,7 @@ impl Lists {
     }
 }
 
-fn rank(edge: &EdgeSums, stat: Stat) -> f64 {
+fn rank(edge: &EdgeSums<'_>, stat: Stat) -> f64 {
     let sums = &edge.sums;
     match stat {
         Stat::Connections => sums.connections as f64,
@@ -242,61 +252,70 @@ fn rank(edge: &EdgeSums, stat: Stat) -> f64 {
     }
 }
 
-fn edge((source, target): Ends, edge: EdgeSums, named: &[Named], from_ms: i64) -> Edge {
-    let (first_seen, last_seen) = edge.seen.unwrap_or((from_ms, from_ms));
-    let (server_ports, more_ports) = edge.lists.server_ports.told();
-    let (services, more_services) = edge.lists.services.told();
-    let (source, target) = (&named[source].id, &named[target].id);
+fn edge((source, target): Ends, edge: &EdgeSums<'_>, named: &[Named], from_ms: i64) -> Edge {
+    let EdgeSums { sums, seen, lists } = edge;
+    let (first_seen, last_seen) = seen.unwrap_or((from_ms, from_ms));
+    let [source, target] = [source, target].map(|end| &named[end].id);
     Edge {
-        id: [source.as_str(), ">", target].concat(),
+        id: [source, ">", target].concat(),
         source: source.clone(),
         target: target.clone(),
-        server_ports,
-        services,
-        more: more_ports || more_services,
+        server_ports: lists.server_ports.told().to_vec(),
+        services: lists.services.told().iter().map(|service| (*service).to_owned()).collect(),
+        more: lists.server_ports.has_more() || lists.services.has_more(),
         first_seen,
         last_seen,
-        traffic: edge.sums.traffic(),
+        traffic: sums.traffic(),
     }
 }
 
-/// The nodes that edges touch, ordered by id.
-fn nodes(mut faces: Faces, named: &[Named], edges: &[(Ends, Box<EdgeSums>)]) -> Vec<Node> {
-    #[derive(Default)]
-    struct Touched {
-        as_client: Sums,
-        as_server: Sums,
-        addresses: Listed<Ipv6Addr>,
-    }
-    let mut touched: Vec<Option<Box<Touched>>> = Vec::new();
-    touched.resize_with(named.len(), || None);
-    for ((source, target), edge) in edges {
-        let client = touched[*source].get_or_insert_default();
-        client.as_client.merge(&edge.sums);
-        client.addresses.add(&edge.lists.client_addresses);
-        let server = touched[*target].get_or_insert_default();
-        server.as_server.merge(&edge.sums);
-        server.addresses.add(&edge.lists.server_addresses);
-    }
-    let node = |(named, touched): (&Named, Option<Box<Touched>>)| {
-        let Touched { as_client, as_server, addresses } = *touched?;
-        let face = faces.take(named.node);
-        let name = if face.name.is_empty() { face.kind.clone() } else { face.name };
-        let (addresses, more_addresses) = addresses.told();
-        Some(Node {
-            id: named.id.clone(),
+/// The nodes that edges touch, ordered by id. One after the other, so that what is summed is a node's at a time.
+fn nodes(mut faces: Faces<'_>, named: &[Named], edges: &[(Ends, Box<EdgeSums<'_>>)]) -> Vec<Node> {
+    let by_end = |end: fn(&Ends) -> usize| {
+        let mut edges: Vec<_> = edges.iter().map(|(ends, edge)| (end(ends), &**edge)).collect();
+        edges.sort_unstable_by_key(|(end, _)| *end);
+        edges
+    };
+    let (by_source, by_target) = (by_end(|ends| ends.0), by_end(|ends| ends.1));
+    let (mut by_source, mut by_target) = (by_source.as_slice(), by_target.as_slice());
+    let mut nodes = Vec::with_capacity(named.len());
+    for (place, Named { node, id }) in named.iter().enumerate() {
+        let (from_it, to_it) = (next_of(place, &mut by_source), next_of(place, &mut by_target));
+        if from_it.is_empty() && to_it.is_empty() {
+            continue;
+        }
+        let mut addresses = Listed::default();
+        from_it.iter().for_each(|(_, edge)| addresses.add(&edge.lists.client_addresses));
+        to_it.iter().for_each(|(_, edge)| addresses.add(&edge.lists.server_addresses));
+        let face = faces.take(*node);
+        nodes.push(Node {
+            id: Arc::clone(id),
+            name: if face.name.is_empty() { face.kind.clone() } else { face.name },
             kind: face.kind,
             namespace: face.namespace,
-            name,
             workload: face.workload,
             workload_kind: face.workload_kind,
-            more_addresses,
-            addresses: addresses.iter().map(|address| address.to_canonical().to_string()).collect(),
-            as_client: as_client.traffic(),
-            as_server: as_server.traffic(),
-        })
-    };
-    named.iter().zip(touched).filter_map(node).collect()
+            more_addresses: addresses.has_more(),
+            addresses: addresses.told().iter().map(|it| it.to_canonical().to_string()).collect(),
+            as_client: traffic(from_it),
+            as_server: traffic(to_it),
+        });
+    }
+    nodes
+}
+
+/// The edges of an end, which are the next ones.
+fn next_of<'e, E>(end: usize, edges: &mut &'e [(usize, E)]) -> &'e [(usize, E)] {
+    let others = edges.iter().position(|(other, _)| *other != end).unwrap_or(edges.len());
+    let of_end;
+    (of_end, *edges) = edges.split_at(others);
+    of_end
+}
+
+fn traffic(edges: &[(usize, &EdgeSums<'_>)]) -> Traffic {
+    let mut sums = Sums::default();
+    edges.iter().for_each(|(_, edge)| sums.merge(&edge.sums));
+    sums.traffic()
 }
 
 #[cfg(test)]

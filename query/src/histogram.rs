@@ -25,23 +25,99 @@ pub(crate) fn bucket_sql(sum_us: &str, count: &str) -> String {
     )
 }
 
-/// Samples per bucket. Read from a map of these, as ClickHouse's `sumMap` gives it.
+/// The samples of buckets, none twice, where they were read: as in `RowBinary`, a `UInt16` and a `UInt64` each.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Buckets<'a>(pub(crate) &'a [[u8; 10]]);
+
+impl Buckets<'_> {
+    fn iter(&self) -> impl DoubleEndedIterator<Item = (usize, u64)> + Clone {
+        self.0.iter().map(|[low, high, samples @ ..]| {
+            (u16::from_le_bytes([*low, *high]).into(), u64::from_le_bytes(*samples))
+        })
+    }
+}
+
+/// Samples per bucket. Deserialized from a map of these, as ClickHouse's `sumMap` gives it.
+#[derive(Clone, Debug)]
+pub(crate) enum Histogram<'a> {
+    /// Of an edge of one row, as thousands are: where it was read.
+    Read(Buckets<'a>),
+    /// Of whatever was added.
+    Summed(Counts),
+}
+
+impl Default for Histogram<'_> {
+    fn default() -> Self {
+        Self::Read(Buckets::default())
+    }
+}
+
+impl Histogram<'_> {
+    /// Adds another's samples.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        match (&mut *self, other) {
+            (_, Self::Read(Buckets([]))) => {}
+            (Self::Read(Buckets([])), other) => *self = other.clone(),
+            (Self::Read(buckets), other) => {
+                *self = Self::Summed((*buckets).into());
+                self.merge(other);
+            }
+            (Self::Summed(counts), Self::Read(buckets)) => counts.add_read(*buckets),
+            (Self::Summed(counts), Self::Summed(other)) => counts.merge(other),
+        }
+    }
+
+    /// Nearest-rank quantiles in microseconds, each as its bucket's geometric middle; none without samples.
+    /// They are 0 to 1 and ascend.
+    pub(crate) fn quantiles_us<const N: usize>(&self, quantiles: [f64; N]) -> Option<[f64; N]> {
+        match self {
+            Self::Read(buckets) if buckets.iter().is_sorted_by_key(|(bucket, _)| bucket) => {
+                nearest_ranks(buckets.iter(), quantiles)
+            }
+            Self::Read(buckets) => nearest_ranks(Counts::from(*buckets).iter(), quantiles),
+            Self::Summed(counts) => nearest_ranks(counts.iter(), quantiles),
+        }
+    }
+}
+
+/// Samples of each bucket from one on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Histogram {
+pub(crate) struct Counts {
     /// The bucket that the first of the counts is of: an hour is in the 231st.
     first: usize,
     counts: Vec<u64>,
 }
 
-impl Histogram {
+impl From<Buckets<'_>> for Counts {
+    fn from(buckets: Buckets<'_>) -> Self {
+        let mut counts = Self::default();
+        counts.add_read(buckets);
+        counts
+    }
+}
+
+impl Counts {
     /// Adds samples to a bucket.
     fn add(&mut self, bucket: usize, samples: u64) {
         self.reach(bucket, 1);
         self.counts[bucket - self.first] += samples;
     }
 
-    /// Adds another's samples.
-    pub(crate) fn merge(&mut self, other: &Self) {
+    fn add_read(&mut self, buckets: Buckets<'_>) {
+        // Sorted, so that room is made for all at once.
+        let (first, last) = (buckets.iter().next(), buckets.iter().next_back());
+        if let (Some((first, _)), Some((last, _))) = (first, last) {
+            self.reach(first, last.saturating_sub(first) + 1);
+        }
+        for (bucket, samples) in buckets.iter() {
+            match self.counts.get_mut(bucket.wrapping_sub(self.first)) {
+                Some(count) => *count += samples,
+                None => self.add(bucket, samples),
+            }
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
         if other.counts.is_empty() {
             return;
         }
@@ -65,31 +141,36 @@ impl Histogram {
         }
     }
 
-    /// Nearest-rank quantiles in microseconds, each as its bucket's geometric middle; none without samples.
-    /// They are 0 to 1 and ascend.
-    pub(crate) fn quantiles_us<const N: usize>(&self, quantiles: [f64; N]) -> Option<[f64; N]> {
-        let samples: u64 = self.counts.iter().sum();
-        let (mut buckets, mut below) = (self.first..self.first + self.counts.len(), 0);
-        let mut reached = None;
-        let middles = quantiles.map(|quantile| {
-            let rank = ((samples as f64 * quantile).ceil() as u64).max(1);
-            while below < rank {
-                reached = Some(buckets.next()?);
-                below += self.counts[reached? - self.first];
-            }
-            reached
-                .map(|bucket| MIDDLES_US.get(bucket).copied().unwrap_or_else(|| middle_us(bucket)))
-        });
-        middles.iter().all(Option::is_some).then(|| middles.map(Option::unwrap_or_default))
+    fn iter(&self) -> impl Iterator<Item = (usize, u64)> + Clone {
+        (self.first..).zip(self.counts.iter().copied())
     }
 }
 
-impl<'de> Deserialize<'de> for Histogram {
+/// The quantiles of buckets that ascend.
+fn nearest_ranks<const N: usize>(
+    mut buckets: impl Iterator<Item = (usize, u64)> + Clone,
+    quantiles: [f64; N],
+) -> Option<[f64; N]> {
+    let samples: u64 = buckets.clone().map(|(_, samples)| samples).sum();
+    let (mut reached, mut below) = (None, 0);
+    let middles = quantiles.map(|quantile| {
+        let rank = ((samples as f64 * quantile).ceil() as u64).max(1);
+        while below < rank {
+            let (bucket, samples) = buckets.next()?;
+            reached = Some(bucket);
+            below += samples;
+        }
+        reached.map(|bucket| MIDDLES_US.get(bucket).copied().unwrap_or_else(|| middle_us(bucket)))
+    });
+    middles.iter().all(Option::is_some).then(|| middles.map(Option::unwrap_or_default))
+}
+
+impl<'de> Deserialize<'de> for Histogram<'static> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Buckets;
 
         impl<'de> Visitor<'de> for Buckets {
-            type Value = Histogram;
+            type Value = Histogram<'static>;
 
             fn expecting(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
                 formatter.write_str("samples by bucket")
@@ -98,12 +179,11 @@ impl<'de> Deserialize<'de> for Histogram {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 // Every other bucket between the first and the last has samples, about.
                 let buckets = map.size_hint().unwrap_or_default().min(MIDDLES_US.len());
-                let counts = Vec::with_capacity(2 * buckets);
-                let mut histogram = Histogram { first: 0, counts };
+                let mut counts = Counts { first: 0, counts: Vec::with_capacity(2 * buckets) };
                 while let Some((bucket, samples)) = map.next_entry::<u16, u64>()? {
-                    histogram.add(bucket.into(), samples);
+                    counts.add(bucket.into(), samples);
                 }
-                Ok(histogram)
+                Ok(Histogram::Summed(counts))
             }
         }
 
@@ -117,13 +197,30 @@ mod tests {
 
     use super::*;
 
-    fn of(samples: &[u64]) -> Histogram {
-        let mut histogram = Histogram::default();
+    impl Buckets<'static> {
+        /// As ClickHouse writes them; never freed.
+        pub(crate) fn of(buckets: &[(u16, u64)]) -> Self {
+            let written = buckets.iter().map(|(bucket, samples)| {
+                let mut bytes = [0; 10];
+                bytes[..2].copy_from_slice(&bucket.to_le_bytes());
+                bytes[2..].copy_from_slice(&samples.to_le_bytes());
+                bytes
+            });
+            Self(written.collect::<Vec<_>>().leak())
+        }
+    }
+
+    fn counts(samples: &[u64]) -> Counts {
+        let mut counts = Counts::default();
         for sample in samples {
             let bucket = ((*sample as f64).ln() / GROWTH.ln()).floor() as u16;
-            histogram.add(bucket.into(), 1);
+            counts.add(bucket.into(), 1);
         }
-        histogram
+        counts
+    }
+
+    fn of(samples: &[u64]) -> Histogram<'static> {
+        Histogram::Summed(counts(samples))
     }
 
     #[test]
@@ -145,10 +242,33 @@ mod tests {
         }
 
         #[test]
-        fn merging_is_adding(a in prop::collection::vec(1_u64..1_000_000, 0..20), b in prop::collection::vec(1_u64..1_000_000, 0..20)) {
-            let mut merged = of(&a);
-            merged.merge(&of(&b));
-            prop_assert_eq!(merged, of(&[a, b].concat()));
+        fn merging_is_adding(
+            a in prop::collection::vec(1_u64..1_000_000, 0..20),
+            b in prop::collection::vec(1_u64..1_000_000, 0..20),
+            reversed in any::<bool>(),
+        ) {
+            // Where it was read and where it was summed, in any order of its buckets.
+            let read = |samples: &[u64]| {
+                let counts = counts(samples);
+                let buckets = counts.iter().filter(|(_, samples)| *samples > 0);
+                let mut buckets: Vec<_> =
+                    buckets.map(|(bucket, samples)| (bucket as u16, samples)).collect();
+                if reversed {
+                    buckets.reverse();
+                }
+                Histogram::Read(Buckets::of(&buckets))
+            };
+            let both = of(&[a.clone(), b.clone()].concat()).quantiles_us([0.1, 0.5, 0.9]);
+            for mut merged in [of(&a), read(&a)] {
+                prop_assert_eq!(merged.quantiles_us([0.2, 0.7]), of(&a).quantiles_us([0.2, 0.7]));
+                for other in [of(&b), read(&b)] {
+                    let mut merged = merged.clone();
+                    merged.merge(&other);
+                    prop_assert_eq!(merged.quantiles_us([0.1, 0.5, 0.9]), both);
+                }
+                merged.merge(&Histogram::default());
+                prop_assert_eq!(merged.quantiles_us([0.2, 0.7]), of(&a).quantiles_us([0.2, 0.7]));
+            }
         }
     }
 }

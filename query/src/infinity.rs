@@ -6,6 +6,7 @@
 //! `received`); its parts sum to 1, and those of the other kind are 0.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -26,7 +27,7 @@ const THICKNESS: (f64, f64) = (1.0, 8.0);
 #[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct PanelNode {
     /// Unique, and the same in every window.
-    id: String,
+    id: Arc<str>,
     /// Name.
     title: String,
     /// Namespace, or address.
@@ -53,9 +54,9 @@ pub(crate) struct PanelEdge {
     /// Unique, and the same in every window.
     id: String,
     /// Node id of the client.
-    source: String,
+    source: Arc<str>,
     /// Node id of the server.
-    target: String,
+    target: Arc<str>,
     /// What `stat` is about, for people.
     mainstat: String,
     /// What goes with it, for people.
@@ -155,7 +156,7 @@ pub(crate) fn nodes(graph: &Graph, stat: Stat) -> Vec<PanelNode> {
     let seconds = seconds(graph);
     let totals = Totals::of(graph);
     let node = |node: &Node| {
-        let totals = totals.get(node.id.as_str()).cloned().unwrap_or_default();
+        let totals = totals.get(&*node.id).cloned().unwrap_or_default();
         let details = Details::of_node(&totals);
         let (mainstat, secondarystat) = match stat {
             Stat::Latency => (
@@ -188,7 +189,7 @@ pub(crate) fn edges(graph: &Graph, stat: Stat) -> Vec<PanelEdge> {
     let names: HashMap<&str, String> = graph
         .nodes
         .iter()
-        .map(|node| (node.id.as_str(), label(&node.kind, &node.namespace, &node.name)))
+        .map(|node| (&*node.id, label(&node.kind, &node.namespace, &node.name)))
         .collect();
     let name = |id: &str| names.get(id).cloned().unwrap_or_default();
     let edge = |edge: &Edge| {

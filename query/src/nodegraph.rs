@@ -4,6 +4,7 @@
 //! A persistent connection is one still open when the window ends. A node's numbers are those of all
 //! its connections, as client and as server.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -52,7 +53,7 @@ pub(crate) struct Data {
 #[derive(Debug, JsonSchema, Serialize)]
 struct NodeFields {
     /// Unique, and the same in every window.
-    id: String,
+    id: Arc<str>,
     /// Name.
     title: String,
     /// Namespace or address.
@@ -79,9 +80,9 @@ struct EdgeFields {
     /// Unique, and the same in every window.
     id: String,
     /// Id of the client.
-    source: String,
+    source: Arc<str>,
     /// Id of the server.
-    target: String,
+    target: Arc<str>,
     #[serde(flatten)]
     stats: Stats,
     /// Server ports.
@@ -160,7 +161,7 @@ pub(crate) fn fields(stats_type: StatsType) -> Fields {
 pub(crate) fn data(graph: &Graph, stats_type: StatsType) -> Data {
     let seconds = ((graph.window.to - graph.window.from) as f64 / 1_000.0).max(1.0);
     let totals = Totals::of(graph);
-    let totals_of = |node: &Node| totals.get(node.id.as_str()).cloned().unwrap_or_default();
+    let totals_of = |node: &Node| totals.get(&*node.id).cloned().unwrap_or_default();
     Data {
         nodes: graph
             .nodes

@@ -54,13 +54,6 @@ impl Tables {
         Self { client, database, key: [(); 2].map(|()| RandomState::new().hash_one(0)) }
     }
 
-    /// The same, for answers so long that to hold each value's type against its column's would take a third of the time
-    /// that they are read in. Their statements are to convert what could be of another type, and to have columns in the
-    /// order of fields (a test of [`crate::sql`]).
-    pub(crate) fn unvalidated(&self) -> Self {
-        Self { client: self.client.clone().with_validation(false), ..self.clone() }
-    }
-
     /// A question of a caller: a `SELECT` without FORMAT, and without FINAL, which [`view`] says.
     pub(crate) fn ask(&self, scope: &Scope, statement: &str) -> Query {
         match scope {

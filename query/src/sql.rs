@@ -5,17 +5,18 @@
 //! the request's `group_by` needs of each end, perhaps more finely than by node: [`crate::graph`] decides
 //! what a node is.
 
+mod binary;
 mod blind_spots;
 mod coverage;
 mod coverage_steps;
 mod edges;
 mod ends;
-mod exactly;
 mod first_seen;
 mod kept;
 mod open;
 mod series;
 
+pub(crate) use binary::{Answer, Malformed, ReadRow, Rows, rows};
 pub(crate) use blind_spots::{BLIND_SPOTS, BlindRow};
 pub(crate) use coverage::{COVERAGE, CoverageRow, EARLIEST, INTERVAL_LENGTHS};
 pub(crate) use coverage_steps::{
@@ -24,9 +25,7 @@ pub(crate) use coverage_steps::{
 #[cfg(test)]
 pub(crate) use edges::SUMMED;
 pub(crate) use edges::{EdgeRow, edges};
-pub(crate) use ends::{End, MAX_LISTED, borrowed};
-#[cfg(test)]
-pub(crate) use exactly::Exactly;
+pub(crate) use ends::{EncodedEnd, End, Labels, MAX_LISTED, borrowed};
 pub(crate) use first_seen::{FirstSeenRow, first_seen};
 pub(crate) use kept::{Kept, RankedRow, ranked};
 use open::open_connections;
@@ -80,60 +79,4 @@ pub(crate) fn counted_within(tier: Tier, segments: &[Segment]) -> (&'static str,
         format!("{time} >= toDateTime({from_s}, 'UTC') AND {time} < toDateTime({to_s}, 'UTC')")
     });
     (time, format!("{primary}({})", within.collect::<Vec<_>>().join(" OR ")))
-}
-
-#[cfg(test)]
-mod tests {
-    use clickhouse::Row;
-
-    use super::*;
-    use crate::planner::{Held, plan};
-    use crate::window::Requested;
-
-    /// What a statement answers: the last name of each part between the commas of its own SELECT.
-    fn answered(statement: &str) -> Vec<&str> {
-        let (mut depth, mut names, mut part) = (0, Vec::new(), 0);
-        for (at, letter) in statement.char_indices() {
-            match letter {
-                '(' | '[' => depth += 1,
-                ')' | ']' => depth -= 1,
-                _ => {}
-            }
-            let ends = depth == 0 && (letter == ',' || statement[at..].starts_with("FROM"));
-            if ends {
-                names.extend(statement[part..at].split_whitespace().last());
-                part = at + 1;
-            }
-            if ends && letter != ',' {
-                break;
-            }
-        }
-        names
-    }
-
-    #[test]
-    fn long_answers_have_the_columns_of_their_rows_in_order() {
-        let requested = Requested { from_ms: 1_700_000_000_000, to_ms: 1_700_100_000_000 };
-        let plan = plan(requested, 10, &Held::default());
-        let kept = Kept::of(&[RankedRow { edge: 1, source_number: 2, target_number: 3 }; 2], 1);
-        let columns = <EdgeRow<'_> as Row>::COLUMN_NAMES;
-        let open_columns = <OpenRow<'_> as Row>::COLUMN_NAMES;
-        for group_by in GroupBy::WORDS.iter().map(|word| word.parse().unwrap()) {
-            for kept in [None, kept.as_ref()] {
-                let edges = edges(group_by, Detail::Pods, "true", &plan, kept);
-                assert_eq!(answered(&edges), columns, "{edges}");
-                let open = open_at(group_by, "true", &[1_700_000_000], kept);
-                assert_eq!(answered(&open), open_columns, "{open}");
-                let boundary = open_at_boundary(
-                    group_by,
-                    Detail::Pods,
-                    "true",
-                    Tier::Day,
-                    1_700_000_000,
-                    kept,
-                );
-                assert_eq!(answered(&boundary), open_columns, "{boundary}");
-            }
-        }
-    }
 }

@@ -21,7 +21,9 @@ use crate::planner::{Held, Plan, Tier, plan};
 use crate::reports::{GONE_AFTER_S, KNOWN_FOR_S, Reports};
 use crate::scope::{Scope, Tables};
 use crate::shared::{Computed, MOMENT, Shared};
-use crate::sql::{self, BlindRow, Detail, EdgeRow, Kept, OpenRow, RankedRow};
+use crate::sql::{
+    self, Answer, BlindRow, Detail, EdgeRow, Kept, Malformed, OpenRow, RankedRow, ReadRow, Rows,
+};
 use crate::values;
 use crate::window::{Bounds, Requested, resolution_s};
 pub(crate) use evidence::Range;
@@ -80,6 +82,9 @@ pub(crate) enum StoreError {
     /// Anything else: a defect here or there.
     #[error("ClickHouse refused the statement")]
     Refused(#[source] Arc<clickhouse::error::Error>),
+    /// An answer that is not what was asked for: likewise.
+    #[error("ClickHouse's answer cannot be read")]
+    Malformed(#[from] Malformed),
 }
 
 impl From<clickhouse::error::Error> for StoreError {
@@ -124,8 +129,6 @@ mod history;
 pub(crate) struct Store {
     args: ClickHouseArgs,
     tables: Tables,
-    /// For pairs of ends.
-    unvalidated: Tables,
     /// Since when each tier is whole, and when that was asked.
     held: Arc<Mutex<Option<(Held, Instant)>>>,
     /// Lengths of intervals by the minutes of a window's bounds: all of a dashboard's panels ask for the same.
@@ -161,7 +164,6 @@ impl Store {
         let tables = Tables::new(client, &args.clickhouse_database);
         Self {
             args: args.clone(),
-            unvalidated: tables.unvalidated(),
             tables,
             held: Arc::default(),
             intervals: Shared::new(MAX_KEPT_BYTES),
@@ -286,55 +288,52 @@ impl Store {
         Ok(Kept::of(&ranked, limit))
     }
 
-    /// The edges of a window, each given to `take` as it comes.
-    pub(crate) async fn edges(
+    /// The edges of a window.
+    pub(crate) async fn edges<'a>(
         &self,
         group_by: GroupBy,
         filter: &Filter,
         plan: &Plan,
         kept: Option<&Kept>,
-        take: impl FnMut(EdgeRow<'_>),
-    ) -> Result<(), StoreError> {
+        answer: &'a Answer,
+    ) -> Result<Rows<'a, EdgeRow<'a>>, StoreError> {
         let detail = Detail::of(group_by, filter);
         let statement = sql::edges(group_by, detail, &filter.sql(), plan, kept);
-        each::<EdgeRow<'_>>(filter.bind(self.ask_long(filter, &statement)), take).await
+        read(filter.bind(self.ask_long(filter, &statement)), answer).await
     }
 
     /// A question with a long answer, that perhaps names the edges that stay.
     fn ask_long(&self, filter: &Filter, statement: &str) -> Query {
-        let query = self.unvalidated.ask(&filter.scope, statement);
+        let query = self.tables.ask(&filter.scope, statement);
         query.with_setting("max_query_size", MAX_STATEMENT_BYTES)
     }
 
-    /// The connections open at some instants, in seconds since the epoch, each given to `take` as it comes.
-    pub(crate) async fn open_at(
+    /// The connections open at some instants, in seconds since the epoch.
+    pub(crate) async fn open_at<'a>(
         &self,
         group_by: GroupBy,
         filter: &Filter,
         instants: &[u32],
         kept: Option<&Kept>,
-        take: impl FnMut(OpenRow<'_>),
-    ) -> Result<(), StoreError> {
-        if instants.is_empty() {
-            return Ok(());
-        }
+        answer: &'a Answer,
+    ) -> Result<Rows<'a, OpenRow<'a>>, StoreError> {
         let statement = sql::open_at(group_by, &filter.sql(), instants, kept);
-        each::<OpenRow<'_>>(filter.bind(self.ask_long(filter, &statement)), take).await
+        read(filter.bind(self.ask_long(filter, &statement)), answer).await
     }
 
-    /// The connections open when a row of a rollup begins, as that tells; each given to `take` as it comes.
-    pub(crate) async fn open_at_boundary(
+    /// The connections open when a row of a rollup begins, as that tells.
+    pub(crate) async fn open_at_boundary<'a>(
         &self,
         group_by: GroupBy,
         filter: &Filter,
         at_s: u32,
         tier: Tier,
         kept: Option<&Kept>,
-        take: impl FnMut(OpenRow<'_>),
-    ) -> Result<(), StoreError> {
+        answer: &'a Answer,
+    ) -> Result<Rows<'a, OpenRow<'a>>, StoreError> {
         let detail = Detail::of(group_by, filter);
         let statement = sql::open_at_boundary(group_by, detail, &filter.sql(), tier, at_s, kept);
-        each::<OpenRow<'_>>(filter.bind(self.ask_long(filter, &statement)), take).await
+        read(filter.bind(self.ask_long(filter, &statement)), answer).await
     }
 
     /// Namespace, name and connections of what there is to choose from, and one more than `limit` if there is.
@@ -350,21 +349,20 @@ impl Store {
 
 /// All rows of an answer.
 async fn rows<T: RowOwned + RowRead>(query: Query) -> Result<Vec<T>, StoreError> {
-    let mut rows = Vec::new();
-    each::<T>(query, |row| rows.push(row)).await?;
+    let (mut cursor, mut rows) = (query.fetch::<T>()?, Vec::new());
+    while let Some(row) = clickhouse(cursor.next()).await? {
+        rows.push(row);
+    }
     Ok(rows)
 }
 
-/// Gives the rows of an answer to `take`, each as it comes: while ClickHouse is writing the next ones.
-async fn each<T: Row + RowRead>(
+/// The rows of a long answer, which borrow of `answer`.
+async fn read<'a, R: ReadRow<'a>>(
     query: Query,
-    mut take: impl FnMut(T::Value<'_>),
-) -> Result<(), StoreError> {
-    let mut cursor = query.fetch::<T>()?;
-    while let Some(row) = clickhouse(cursor.next()).await? {
-        take(row);
-    }
-    Ok(())
+    answer: &'a Answer,
+) -> Result<Rows<'a, R>, StoreError> {
+    let bytes = clickhouse(query.fetch_bytes("RowBinaryWithNamesAndTypes")?.collect()).await?;
+    Ok(sql::rows(answer.get_or_init(|| bytes))?)
 }
 
 /// The whole hours of a window, from the first's start to the last's end; none where these are equal.

@@ -144,7 +144,7 @@ impl Looked {
 #[derive(Clone, Debug, Default)]
 struct Sample {
     total: u64,
-    times: Measure,
+    times: Measure<'static>,
 }
 
 impl Sample {

@@ -2,6 +2,8 @@
 //! of its fields, which serde_json reads letter by letter each time, for what would have to be escaped. Here they are
 //! constants; all else is serde_json's.
 
+use std::sync::Arc;
+
 use serde_json::Result;
 
 use super::{Closed, Counters, Coverage, Duration, Edge, Graph, Latency, Node, Traffic, Window};
@@ -56,7 +58,19 @@ macro_rules! leaves {
     };
 }
 
-leaves!(bool, i64, u64, f64, Option<f64>, String, Vec<u16>, Vec<String>, Window, Coverage);
+leaves!(
+    bool,
+    i64,
+    u64,
+    f64,
+    Option<f64>,
+    String,
+    Arc<str>,
+    Vec<u16>,
+    Vec<String>,
+    Window,
+    Coverage
+);
 
 /// Objects with all of their fields: one that is left out does not compile. Those of the last may be among them.
 macro_rules! objects {

@@ -43,9 +43,9 @@ pub(crate) enum RowKind {
 #[derive(Clone, Copy)]
 pub(crate) enum Sum {
     /// A counter.
-    Whole(Unit, fn(&Sums) -> u64),
+    Whole(Unit, fn(&Sums<'_>) -> u64),
     /// An average, a quantile, a share: none without a sample.
-    Real(Unit, fn(&Sums) -> Option<f64>),
+    Real(Unit, fn(&Sums<'_>) -> Option<f64>),
 }
 
 impl PartialEq for Field {
@@ -128,15 +128,15 @@ const fn row(
     Field { name, source: Source::Row(Row { kind, columns, reads_pods }) }
 }
 
-const fn bytes(name: &'static str, of: fn(&Sums) -> u64) -> Field {
+const fn bytes(name: &'static str, of: fn(&Sums<'_>) -> u64) -> Field {
     Field { name, source: Source::Sum(Sum::Whole(Unit::Bytes, of)) }
 }
 
-const fn count(name: &'static str, of: fn(&Sums) -> u64) -> Field {
+const fn count(name: &'static str, of: fn(&Sums<'_>) -> u64) -> Field {
     Field { name, source: Source::Sum(Sum::Whole(Unit::Count, of)) }
 }
 
-const fn time(name: &'static str, of: fn(&Sums) -> Option<f64>) -> Field {
+const fn time(name: &'static str, of: fn(&Sums<'_>) -> Option<f64>) -> Field {
     Field { name, source: Source::Sum(Sum::Real(Unit::Milliseconds, of)) }
 }
 
@@ -167,7 +167,7 @@ pub(crate) const FIELDS: &[Field] = &[
     count("opened", |sums| sums.opened),
     count("joined", |sums| sums.joined),
     count("open", |sums| sums.open),
-    count("failed", Sums::failed),
+    count("failed", |sums| sums.failed()),
     count("closed", |sums| sums.closed()),
     count("closed.fin", |sums| sums.closed.fin),
     count("closed.reset_by_client", |sums| sums.closed.reset_by_client),
@@ -180,7 +180,7 @@ pub(crate) const FIELDS: &[Field] = &[
     bytes("bytes", |sums| sums.sent.bytes + sums.received.bytes),
     bytes("payload_bytes", |sums| sums.sent.payload_bytes + sums.received.payload_bytes),
     count("packets", |sums| sums.sent.packets + sums.received.packets),
-    count("retransmits", Sums::retransmits),
+    count("retransmits", |sums| sums.retransmits()),
     count("zero_window_packets", |sums| {
         sums.sent.zero_window_packets + sums.received.zero_window_packets
     }),
@@ -213,10 +213,10 @@ pub(crate) const FIELDS: &[Field] = &[
     },
 ];
 
-fn p50_ms(measure: &Measure) -> Option<f64> {
+fn p50_ms(measure: &Measure<'_>) -> Option<f64> {
     measure.quantile_ms(0.5)
 }
 
-fn p95_ms(measure: &Measure) -> Option<f64> {
+fn p95_ms(measure: &Measure<'_>) -> Option<f64> {
     measure.quantile_ms(0.95)
 }

@@ -15,13 +15,13 @@ enum Amount {
 
 impl Expression {
     /// Whether an edge is kept, by its sums.
-    pub(crate) fn keeps(&self, sums: &Sums) -> bool {
+    pub(crate) fn keeps(&self, sums: &Sums<'_>) -> bool {
         self.sums.as_ref().is_none_or(|tree| tree.holds(sums))
     }
 }
 
 impl Tree {
-    fn holds(&self, sums: &Sums) -> bool {
+    fn holds(&self, sums: &Sums<'_>) -> bool {
         match self {
             Self::All(parts) => parts.iter().all(|part| part.holds(sums)),
             Self::Any(parts) => parts.iter().any(|part| part.holds(sums)),
@@ -33,7 +33,7 @@ impl Tree {
 
 impl Condition {
     /// Nothing holds of what was not measured: an average or quantile without a sample.
-    fn holds(&self, sums: &Sums) -> bool {
+    fn holds(&self, sums: &Sums<'_>) -> bool {
         let Some(amount) = amount(self.field, sums) else { return false };
         let holds = match &self.test {
             Test::Compare(comparison, Operand::Field(other)) => {
@@ -52,7 +52,7 @@ impl Condition {
     }
 }
 
-fn amount(field: &Field, sums: &Sums) -> Option<Amount> {
+fn amount(field: &Field, sums: &Sums<'_>) -> Option<Amount> {
     match field.source {
         Source::Sum(Sum::Whole(_, of)) => Some(Amount::Whole(of(sums))),
         Source::Sum(Sum::Real(_, of)) => of(sums).map(Amount::Real),

@@ -113,8 +113,8 @@ fn names_are_unique_and_explained() {
 
 #[test]
 fn an_edge_is_kept_by_its_sums() {
-    let keeps = |text: &str, sums: &Sums| read(text).keeps(sums);
-    let sums = Sums::of(&mut row("web", "db", 10));
+    let keeps = |text: &str, sums: &Sums<'_>| read(text).keeps(sums);
+    let sums = Sums::of(&row("web", "db", 10));
     let kept = [
         "connections = 10 and opened >= 10 and joined < 1",
         "failed > 2 and failed < 4 and closed = 13 and closed.fin != 9",

@@ -1,49 +1,40 @@
 //! The nodes of a graph, by number: ends are many, and told apart by long texts.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
 use super::Face;
 use crate::params::GroupBy;
-use crate::sql::End;
-
-/// Between texts: in none of them, as all are UTF-8.
-const SEPARATOR: u8 = 0xff;
+use crate::sql::{EncodedEnd, Malformed};
 
 /// The nodes that ends are folded into. Numbers count from 0.
 #[derive(Debug)]
-pub(super) struct Faces {
+pub(super) struct Faces<'a> {
     group_by: GroupBy,
-    /// By what [`write_key`] makes of them.
-    by_end: HashMap<Box<[u8]>, usize, RandomState>,
-    /// The key of the end at hand.
-    key: Vec<u8>,
+    by_end: HashMap<EncodedEnd<'a>, usize, RandomState>,
     by_id: HashMap<String, usize>,
     faces: Vec<Face>,
 }
 
-impl Faces {
+impl<'a> Faces<'a> {
     /// None yet.
     pub(super) fn new(group_by: GroupBy) -> Self {
-        Self {
-            group_by,
-            by_end: HashMap::default(),
-            key: Vec::new(),
-            by_id: HashMap::new(),
-            faces: Vec::new(),
-        }
+        Self { group_by, by_end: HashMap::default(), by_id: HashMap::new(), faces: Vec::new() }
     }
 
     /// The node of an end.
-    pub(super) fn of(&mut self, end: End<&str>) -> usize {
-        write_key(&end, &mut self.key);
-        if let Some(node) = self.by_end.get(self.key.as_slice()) {
-            return *node;
+    ///
+    /// # Errors
+    /// If it has a text that is none.
+    pub(super) fn of(&mut self, end: EncodedEnd<'a>) -> Result<usize, Malformed> {
+        if let Some(node) = self.by_end.get(&end) {
+            return Ok(*node);
         }
-        let node = self.add(Face::of(self.group_by, &end));
-        self.by_end.insert(self.key.as_slice().into(), node);
-        node
+        let node = self.add(Face::of(self.group_by, &end.end()?));
+        self.by_end.insert(end, node);
+        Ok(node)
     }
 
     /// The node that `limit` folds into.
@@ -68,7 +59,7 @@ impl Faces {
     /// The nodes with their ids, ordered by these.
     pub(super) fn by_id(&mut self) -> Vec<Named> {
         let ids = std::mem::take(&mut self.by_id).into_iter();
-        let mut named: Vec<_> = ids.map(|(id, node)| Named { node, id }).collect();
+        let mut named: Vec<_> = ids.map(|(id, node)| Named { node, id: id.into() }).collect();
         named.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         named
     }
@@ -79,21 +70,9 @@ impl Faces {
     }
 }
 
-/// Bytes that are the same for the same end: found faster than eight values that are each somewhere else.
-fn write_key(end: &End<&str>, key: &mut Vec<u8>) {
-    let (kind, namespace, workload_kind, workload, name, node, of, service, address) = end;
-    key.clear();
-    key.extend_from_slice(&address.octets());
-    key.extend_from_slice(&kind.to_ne_bytes());
-    for text in [namespace, workload_kind, workload, name, node, of, service] {
-        key.extend_from_slice(text.as_bytes());
-        key.push(SEPARATOR);
-    }
-}
-
 /// A node and its id.
 #[derive(Debug)]
 pub(super) struct Named {
     pub(super) node: usize,
-    pub(super) id: String,
+    pub(super) id: Arc<str>,
 }

@@ -1,19 +1,23 @@
 //! Short lists: what is listed of an edge or a node.
 
+use std::fmt::Debug;
+
+use smallvec::{Array, SmallVec};
+
 use crate::sql::MAX_LISTED;
 
 /// The lowest of some values, each once, and one more than is listed: the same whatever the order of adding.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Listed<T>(Vec<T>);
+#[derive(Debug)]
+pub(super) struct Listed<A: Array<Item: Debug>>(SmallVec<A>);
 
-impl<T> Default for Listed<T> {
+impl<A: Array<Item: Debug>> Default for Listed<A> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self(SmallVec::new())
     }
 }
 
-impl<T: Ord> From<Vec<T>> for Listed<T> {
-    fn from(mut values: Vec<T>) -> Self {
+impl<A: Array<Item: Ord + Copy + Debug>> From<SmallVec<A>> for Listed<A> {
+    fn from(mut values: SmallVec<A>) -> Self {
         // The store has sorted them: this only looks.
         values.sort_unstable();
         values.dedup();
@@ -22,14 +26,7 @@ impl<T: Ord> From<Vec<T>> for Listed<T> {
     }
 }
 
-impl Listed<String> {
-    /// Of texts that are elsewhere.
-    pub(super) fn of(texts: &[&str]) -> Self {
-        texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>().into()
-    }
-}
-
-impl<T: Ord + Clone> Listed<T> {
+impl<A: Array<Item: Ord + Copy + Debug>> Listed<A> {
     pub(super) fn add(&mut self, other: &Self) {
         for value in &other.0 {
             if let Err(place) = self.0.binary_search(value) {
@@ -37,7 +34,7 @@ impl<T: Ord + Clone> Listed<T> {
                 if place > MAX_LISTED {
                     break;
                 }
-                self.0.insert(place, value.clone());
+                self.0.insert(place, *value);
                 self.0.truncate(MAX_LISTED + 1);
             }
         }
@@ -47,10 +44,13 @@ impl<T: Ord + Clone> Listed<T> {
         self.0.clear();
     }
 
-    /// What is listed, and whether there is more.
-    pub(super) fn told(mut self) -> (Vec<T>, bool) {
-        let more = self.0.len() > MAX_LISTED;
-        self.0.truncate(MAX_LISTED);
-        (self.0, more)
+    /// What is listed.
+    pub(super) fn told(&self) -> &[A::Item] {
+        &self.0[..self.0.len().min(MAX_LISTED)]
+    }
+
+    /// Whether there is more than is listed.
+    pub(super) fn has_more(&self) -> bool {
+        self.0.len() > MAX_LISTED
     }
 }

@@ -1,14 +1,12 @@
 //! What adds up on an edge or a node, before averages and quantiles are taken.
 
-use std::mem::take;
-
 use crate::answer::{Closed, Counters, Duration, Latency, Traffic};
 use crate::histogram::Histogram;
 use crate::sql::EdgeRow;
 
 /// Sums over connections: merging is exact, in any order.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Sums {
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sums<'a> {
     pub(crate) connections: u64,
     pub(crate) opened: u64,
     pub(crate) joined: u64,
@@ -17,26 +15,26 @@ pub(crate) struct Sums {
     pub(crate) closed: Closed,
     pub(crate) sent: Counters,
     pub(crate) received: Counters,
-    pub(crate) duration: Measure,
-    pub(crate) latency: Measure,
-    pub(crate) first_response: Measure,
+    pub(crate) duration: Measure<'a>,
+    pub(crate) latency: Measure<'a>,
+    pub(crate) first_response: Measure<'a>,
 }
 
 /// A sum of samples in microseconds, their largest, and (for latencies) their distribution.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Measure {
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Measure<'a> {
     sum_us: u64,
     count: u64,
     max_us: u64,
-    histogram: Histogram,
+    histogram: Histogram<'a>,
 }
 
-impl Sums {
-    /// The fields' order is that of `SUMMED` and `LARGEST` in [`crate::sql`]. Takes the histograms.
-    pub(crate) fn of(row: &mut EdgeRow<'_>) -> Self {
-        let mut sums = row.sums.0.into_iter();
+impl<'a> Sums<'a> {
+    /// The fields' order is that of `SUMMED` and `LARGEST` in [`crate::sql`].
+    pub(crate) fn of(row: &EdgeRow<'a>) -> Self {
+        let mut sums = row.sums.into_iter();
         let mut sum = || sums.next().unwrap_or_default();
-        let [duration_max_us, latency_max_us, first_response_max_us] = row.largest.0;
+        let [duration_max_us, latency_max_us, first_response_max_us] = row.largest;
         let opening = sum();
         let (opened, joined) = (sum(), sum());
         Self {
@@ -58,11 +56,11 @@ impl Sums {
             sent: counters(&mut sum),
             received: counters(&mut sum),
             duration: Measure::of(&mut sum, duration_max_us, Histogram::default()),
-            latency: Measure::of(&mut sum, latency_max_us, take(&mut row.latency_buckets)),
+            latency: Measure::of(&mut sum, latency_max_us, Histogram::Read(row.latency_buckets)),
             first_response: Measure::of(
                 &mut sum,
                 first_response_max_us,
-                take(&mut row.first_response_buckets),
+                Histogram::Read(row.first_response_buckets),
             ),
         }
     }
@@ -133,14 +131,14 @@ impl Sums {
     }
 }
 
-impl Measure {
+impl<'a> Measure<'a> {
     /// Some samples: sum, number, largest, and how many are in which buckets.
-    pub(crate) fn new(sum_us: u64, count: u64, max_us: u64, histogram: Histogram) -> Self {
+    pub(crate) fn new(sum_us: u64, count: u64, max_us: u64, histogram: Histogram<'a>) -> Self {
         Self { sum_us, count, max_us, histogram }
     }
 
     /// `sum` gives the sum and the number of samples.
-    fn of(sum: &mut impl FnMut() -> u64, max_us: u64, histogram: Histogram) -> Self {
+    fn of(sum: &mut impl FnMut() -> u64, max_us: u64, histogram: Histogram<'a>) -> Self {
         Self::new(sum(), sum(), max_us, histogram)
     }
 

@@ -4,22 +4,24 @@ use std::collections::BTreeSet;
 
 use flowtrail_schema::row::EntityKind;
 use proptest::prelude::*;
-use serde_json::json;
+use smallvec::smallvec;
 
 use super::*;
 use crate::answer::Traffic;
-use crate::histogram::Histogram;
-use crate::sql::{End, Exactly, MAX_LISTED, SUMMED};
+use crate::histogram::Buckets;
+use crate::sql::{EncodedEnd, MAX_LISTED, SUMMED};
 
 /// A workload of the namespace `shop`.
-pub(crate) fn workload(name: &str) -> End<&str> {
+fn workload(name: &str) -> EncodedEnd<'static> {
     let number = EntityKind::Pod.number();
-    (number, "shop", "Deployment", name, "", "", "", "", Ipv6Addr::UNSPECIFIED)
+    let address = Ipv6Addr::UNSPECIFIED;
+    EncodedEnd::of(&(number, "shop", "Deployment", name, "", "", "", "", address))
 }
 
 /// An edge with some of everything, in proportion to `connections`.
 pub(crate) fn row<'a>(source: &'a str, target: &'a str, connections: u64) -> EdgeRow<'a> {
-    let address = |last: u64| vec![std::net::Ipv4Addr::new(192, 0, 2, last as u8).to_ipv6_mapped()];
+    let address =
+        |last: u64| smallvec![std::net::Ipv4Addr::new(192, 0, 2, last as u8).to_ipv6_mapped()];
     let sum = |column: &str| {
         let (side, counter) = column.split_once('_').unwrap_or((column, ""));
         let bytes = if side == "sent" { 1_000 * connections } else { 2_000 * connections };
@@ -39,38 +41,30 @@ pub(crate) fn row<'a>(source: &'a str, target: &'a str, connections: u64) -> Edg
     EdgeRow {
         source: workload(source),
         target: workload(target),
-        server_ports: vec![443],
-        services: vec![target],
-        client_addresses: address(connections),
-        server_addresses: address(connections + 1),
+        labels: Labels {
+            server_ports: smallvec![443],
+            services: smallvec![target],
+            client_addresses: address(connections),
+            server_addresses: address(connections + 1),
+        },
         first_seen_ms: 1_000 + connections as i64,
         last_seen_ms: 9_000 + connections as i64,
-        sums: Exactly(SUMMED.map(sum)),
-        largest: Exactly([80_000, 1_000, 0]),
-        latency_buckets: serde_json::from_value(json!({"72": connections})).unwrap(),
-        first_response_buckets: Histogram::default(),
+        sums: SUMMED.map(sum),
+        largest: [80_000, 1_000, 0],
+        latency_buckets: Buckets::of(&[(72, connections)]),
+        first_response_buckets: Buckets::default(),
     }
 }
 
 fn open<'a>(source: &'a str, target: &'a str, connections: u64) -> OpenRow<'a> {
-    let row = row(source, target, connections);
-    OpenRow {
-        source: row.source,
-        target: row.target,
-        server_ports: row.server_ports,
-        services: row.services,
-        client_addresses: row.client_addresses,
-        server_addresses: row.server_addresses,
-        at_s: 0,
-        connections,
-        inferred: connections,
-    }
+    let EdgeRow { source, target, labels, .. } = row(source, target, connections);
+    OpenRow { source, target, labels, at_s: 0, connections, inferred: connections }
 }
 
 /// The graph of some sums between workloads.
 pub(crate) fn graph(rows: Vec<EdgeRow<'_>>, stat: Stat, limit: usize) -> (Vec<Node>, Vec<Edge>) {
     let mut folded = Folded::new(GroupBy::Workload);
-    rows.into_iter().for_each(|row| folded.add_edge(row));
+    rows.into_iter().for_each(|row| folded.add_edge(row).unwrap());
     folded.graph(&Expression::default(), stat, limit, 0)
 }
 
@@ -97,7 +91,7 @@ fn rows_of_the_same_ends_become_one_edge() {
     let p95 = edge.traffic.latency.p95_ms.unwrap();
     assert!((0.95..=1.0).contains(&p95), "{p95}");
     assert_eq!(edge.traffic.first_response.avg_ms, None);
-    let ids: Vec<_> = nodes.iter().map(|node| node.id.as_str()).collect();
+    let ids: Vec<_> = nodes.iter().map(|node| &*node.id).collect();
     assert_eq!(ids, ["workload:shop/Deployment/db", "workload:shop/Deployment/web"]);
     assert_eq!(nodes[0].as_server, edge.traffic);
     assert_eq!(nodes[0].as_client, Traffic::default());
@@ -108,10 +102,10 @@ fn rows_of_the_same_ends_become_one_edge() {
 #[test]
 fn open_connections_count_although_they_were_silent() {
     let mut folded = Folded::new(GroupBy::Workload);
-    folded.add_edge(row("web", "db", 2));
+    folded.add_edge(row("web", "db", 2)).unwrap();
     for (target, connections, at_end) in [("db", 3, false), ("cache", 1, false), ("db", 4, true)] {
         let opened = folded.opened(open("web", target, connections), !at_end, at_end);
-        folded.add_open(opened);
+        folded.add_open(opened.unwrap());
     }
     let (_, edges) = folded.graph(&Expression::default(), Stat::Connections, 10, 500);
     let [db, cache] = edges.as_slice() else { panic!("{edges:?}") };
@@ -134,7 +128,7 @@ fn beyond_the_limit_all_is_kept_under_other() {
         edges.iter().map(|edge| edge.id.replace("workload:shop/Deployment/", "")).collect();
     assert_eq!(ids, ["a>b", "other>other", "other>b", "a>other", "b>other"]);
     assert_eq!(edges.iter().map(|edge| edge.traffic.connections).sum::<u64>(), 19);
-    let other = nodes.iter().find(|node| node.id == "other").unwrap();
+    let other = nodes.iter().find(|node| &*node.id == "other").unwrap();
     assert_eq!((other.kind.as_str(), other.name.as_str()), ("other", "other"));
     assert_eq!(other.as_server.connections, 1 + 2 + 4);
 }
@@ -142,7 +136,7 @@ fn beyond_the_limit_all_is_kept_under_other() {
 #[test]
 fn long_lists_say_that_there_is_more() {
     let mut long = row("web", "db", 1);
-    long.server_ports = (1..=MAX_LISTED as u16 + 1).collect();
+    long.labels.server_ports = (1..=MAX_LISTED as u16 + 1).collect();
     let (_, edges) = of(vec![long, row("web", "db", 1)], 10);
     assert_eq!(edges[0].server_ports.len(), MAX_LISTED);
     assert!(edges[0].more);
@@ -166,7 +160,7 @@ proptest! {
     #[test]
     fn a_graph_is_whole_whatever_the_limit(rows in any_rows(), limit in 1..10_usize) {
         let opened = SUMMED.iter().position(|column| *column == "opened").unwrap();
-        let connections: u64 = rows.iter().map(|row| row.sums.0[opened]).sum();
+        let connections: u64 = rows.iter().map(|row| row.sums[opened]).sum();
         let (nodes, edges) = of(rows, limit);
         let ids: BTreeSet<_> = nodes.iter().map(|node| &node.id).collect();
         prop_assert_eq!(ids.len(), nodes.len());
@@ -174,7 +168,7 @@ proptest! {
         prop_assert_eq!(edge_ids.len(), edges.len());
         let ends: BTreeSet<_> = edges.iter().flat_map(|edge| [&edge.source, &edge.target]).collect();
         prop_assert_eq!(&ends, &ids);
-        let own = edges.iter().filter(|edge| edge.source != "other" && edge.target != "other");
+        let own = edges.iter().filter(|edge| &*edge.source != "other" && &*edge.target != "other");
         prop_assert!(own.count() <= limit);
         for sum in [
             edges.iter().map(|edge| edge.traffic.connections).sum::<u64>(),

@@ -21,12 +21,12 @@ const WINDOW: Window = Window {
 
 fn graph() -> Graph {
     let mut silent = row("web", "cache", 1);
-    for (sum, column) in silent.sums.0.iter_mut().zip(SUMMED) {
+    for (sum, column) in silent.sums.iter_mut().zip(SUMMED) {
         if ["opened", "duration", "sent", "received"].iter().any(|name| column.starts_with(name)) {
             *sum = 0;
         }
     }
-    silent.largest.0[0] = 0;
+    silent.largest[0] = 0;
     let rows = vec![row("web", "db", 5), row("web", "web", 2), silent];
     let (nodes, edges) = graph_of(rows, Stat::Connections, 10);
     Graph { window: WINDOW, coverage: Coverage::default(), nodes, edges }

@@ -49,11 +49,11 @@ impl Totals {
         self.connections += traffic.connections;
         self.open += traffic.open;
         self.failed += traffic.failed;
-        if edge.source == node {
+        if &*edge.source == node {
             self.sent.add(&traffic.sent);
             self.received.add(&traffic.received);
         }
-        if edge.target == node {
+        if &*edge.target == node {
             self.sent.add(&traffic.received);
             self.received.add(&traffic.sent);
         }

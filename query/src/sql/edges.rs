@@ -1,14 +1,10 @@
 //! The edges of a window, summed.
 
-use std::net::Ipv6Addr;
-
-use clickhouse::Row;
-use serde::Deserialize;
-
-use super::exactly::Exactly;
+use super::binary::{Malformed, ReadRow, Values};
+use super::ends::{EncodedEnd, Labels, pair_columns};
 use super::kept::{self, telling};
-use super::{Detail, End, Kept, counted_within, ends, table};
-use crate::histogram::{Histogram, bucket_sql};
+use super::{Detail, Kept, counted_within, ends, table};
+use crate::histogram::{Buckets, bucket_sql};
 use crate::params::GroupBy;
 use crate::planner::{Plan, Segment, Tier};
 use crate::window::starts_minute;
@@ -54,26 +50,45 @@ const INFERRED: &str = "inferred";
 /// What the largest is taken of, in this order.
 const LARGEST: [&str; 3] = ["duration_max_us", "syn_to_synack_max_us", "first_response_max_us"];
 
-/// The primary rows of a window, summed. There are thousands, so texts are where they were read.
-#[derive(Clone, Debug, Row, Deserialize)]
+/// The primary rows of a window, summed: as they are where they were read.
+#[derive(Clone, Debug)]
 pub(crate) struct EdgeRow<'a> {
-    #[serde(borrow)]
-    pub(crate) source: End<&'a str>,
-    #[serde(borrow)]
-    pub(crate) target: End<&'a str>,
-    pub(crate) server_ports: Vec<u16>,
-    #[serde(borrow)]
-    pub(crate) services: Vec<&'a str>,
-    pub(crate) client_addresses: Vec<Ipv6Addr>,
-    pub(crate) server_addresses: Vec<Ipv6Addr>,
+    pub(crate) source: EncodedEnd<'a>,
+    pub(crate) target: EncodedEnd<'a>,
+    pub(crate) labels: Labels<'a>,
     pub(crate) first_seen_ms: i64,
     pub(crate) last_seen_ms: i64,
     /// Of [`SUMMED`].
-    pub(crate) sums: Exactly<{ SUMMED.len() }>,
+    pub(crate) sums: [u64; SUMMED.len()],
     /// Of [`LARGEST`].
-    pub(crate) largest: Exactly<{ LARGEST.len() }>,
-    pub(crate) latency_buckets: Histogram,
-    pub(crate) first_response_buckets: Histogram,
+    pub(crate) largest: [u64; LARGEST.len()],
+    pub(crate) latency_buckets: Buckets<'a>,
+    pub(crate) first_response_buckets: Buckets<'a>,
+}
+
+impl<'a> ReadRow<'a> for EdgeRow<'a> {
+    const COLUMNS: &'static [(&'static str, &'static str)] = pair_columns![
+        ("first_seen_ms", "Int64"),
+        ("last_seen_ms", "Int64"),
+        ("sums", "Array(UInt64)"),
+        ("largest", "Array(UInt64)"),
+        ("latency_buckets", "Map(UInt16, UInt64)"),
+        ("first_response_buckets", "Map(UInt16, UInt64)")
+    ];
+
+    fn read(values: &mut Values<'a>) -> Result<Self, Malformed> {
+        Ok(Self {
+            source: EncodedEnd::read(values)?,
+            target: EncodedEnd::read(values)?,
+            labels: Labels::read(values)?,
+            first_seen_ms: i64::from_le_bytes(values.array()?),
+            last_seen_ms: i64::from_le_bytes(values.array()?),
+            sums: values.numbers()?,
+            largest: values.numbers()?,
+            latency_buckets: Buckets(values.list()?),
+            first_response_buckets: Buckets(values.list()?),
+        })
+    }
 }
 
 /// The edges of a window: one [`EdgeRow`] per pair of ends. What was open at its start is counted if that

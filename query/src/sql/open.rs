@@ -1,33 +1,39 @@
 //! The connections open at an instant.
 
-use std::net::Ipv6Addr;
-
-use clickhouse::Row;
-use serde::Deserialize;
-
+use super::binary::{Malformed, ReadRow, Values};
+use super::ends::{EncodedEnd, Labels, pair_columns};
 use super::kept::{self, telling};
-use super::{Detail, End, Kept, ends, table};
+use super::{Detail, Kept, ends, table};
 use crate::params::GroupBy;
 use crate::planner::Tier;
 use crate::window::minute_before;
 
-/// The connections of a pair of ends that are open at an instant. There are thousands, so texts are where they were
-/// read.
-#[derive(Debug, Row, Deserialize)]
+/// The connections of a pair of ends that are open at an instant: as they are where they were read.
+#[derive(Debug)]
 pub(crate) struct OpenRow<'a> {
-    #[serde(borrow)]
-    pub(crate) source: End<&'a str>,
-    #[serde(borrow)]
-    pub(crate) target: End<&'a str>,
-    pub(crate) server_ports: Vec<u16>,
-    #[serde(borrow)]
-    pub(crate) services: Vec<&'a str>,
-    pub(crate) client_addresses: Vec<Ipv6Addr>,
-    pub(crate) server_addresses: Vec<Ipv6Addr>,
+    pub(crate) source: EncodedEnd<'a>,
+    pub(crate) target: EncodedEnd<'a>,
+    pub(crate) labels: Labels<'a>,
     /// The instant, seconds since the epoch.
     pub(crate) at_s: u32,
     pub(crate) connections: u64,
     pub(crate) inferred: u64,
+}
+
+impl<'a> ReadRow<'a> for OpenRow<'a> {
+    const COLUMNS: &'static [(&'static str, &'static str)] =
+        pair_columns![("at_s", "UInt32"), ("connections", "UInt64"), ("inferred", "UInt64")];
+
+    fn read(values: &mut Values<'a>) -> Result<Self, Malformed> {
+        Ok(Self {
+            source: EncodedEnd::read(values)?,
+            target: EncodedEnd::read(values)?,
+            labels: Labels::read(values)?,
+            at_s: u32::from_le_bytes(values.array()?),
+            connections: u64::from_le_bytes(values.array()?),
+            inferred: u64::from_le_bytes(values.array()?),
+        })
+    }
 }
 
 /// What filters and keys read of a connection, but for its tuple as it was seen.

@@ -12,7 +12,7 @@ use crate::planner::{Plan, Segment, Tier};
 use crate::window::Steps;
 
 /// A stat: the sum, and, of times, the number of samples, the largest, and the samples in each bucket.
-pub(crate) type StatSums = (u64, u64, u64, Histogram);
+pub(crate) type StatSums = (u64, u64, u64, Histogram<'static>);
 
 /// A pair of ends, or one end, in the whole window.
 #[derive(Clone, Debug, Row, Deserialize)]

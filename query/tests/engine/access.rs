@@ -182,7 +182,7 @@ fn an_edge_is_seen_from_either_end_and_the_other_end_without_its_pods() {
     let shop = with_token(served, SHOP);
     let ids = |group_by| {
         let graph = shop.graph(T0, T0 + 30, &[("group_by", group_by)]);
-        graph.nodes.into_iter().map(|node| node.id).collect::<Vec<_>>()
+        graph.nodes.into_iter().map(|node| node.id.to_string()).collect::<Vec<_>>()
     };
     let (web, db) = ("workload:shop/Deployment/web", "workload:shop/StatefulSet/db");
     let (ledger, api) = ("workload:bank/Deployment/ledger", "service:bank/ledger-api");
@@ -218,7 +218,7 @@ fn an_edge_is_seen_from_either_end_and_the_other_end_without_its_pods() {
     );
 
     let graph = shop.graph(T0, T0 + 30, &[]);
-    let hidden = graph.nodes.iter().find(|node| node.id == "namespace:bank").unwrap();
+    let hidden = graph.nodes.iter().find(|node| &*node.id == "namespace:bank").unwrap();
     assert!(hidden.addresses.is_empty() && !hidden.more_addresses, "{hidden:?}");
     // Of each kind of end three of four connections have one of shop; and three more.
     let seen: u64 = graph.edges.iter().map(|edge| edge.traffic.connections).sum();

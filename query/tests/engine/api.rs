@@ -81,8 +81,7 @@ fn an_edge_says_who_how_much_and_whether_it_worked() {
     assert!((1.9..=2.0).contains(&p50), "{p50}");
     assert_eq!(graph.edges[1].traffic.open, 1);
 
-    let nodes: Vec<_> =
-        graph.nodes.iter().map(|node| (node.id.as_str(), node.kind.as_str())).collect();
+    let nodes: Vec<_> = graph.nodes.iter().map(|node| (&*node.id, node.kind.as_str())).collect();
     let expected = [
         ("external:2001:db8::7", "external"),
         ("workload:shop/Deployment/web", "workload"),
@@ -103,7 +102,7 @@ fn ends_are_folded_as_asked() {
     served.insert("flows", &rows());
     let ids = |group_by| {
         let graph = served.graph(T0, T0 + 20, &[("group_by", group_by)]);
-        graph.nodes.into_iter().map(|node| node.id).collect::<Vec<_>>()
+        graph.nodes.into_iter().map(|node| node.id.to_string()).collect::<Vec<_>>()
     };
     let web = "workload:shop/Deployment/web";
     let outside = "external:2001:db8::7";

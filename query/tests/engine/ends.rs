@@ -41,7 +41,7 @@ fn an_edge_and_the_edges_of_a_node_are_those_of_the_whole_graph() {
         // The largest and the smallest.
         for edge in [whole.first().unwrap(), whole.last().unwrap()] {
             assert_eq!(served.of(&[level, ("edge", &edge.id)]).edges, std::slice::from_ref(edge));
-            type End = fn(&Edge) -> &String;
+            type End = fn(&Edge) -> &str;
             let ends: [(&str, End); 2] =
                 [("source", |edge| &edge.source), ("target", |edge| &edge.target)];
             for (name, end) in ends {
@@ -73,7 +73,7 @@ fn workloads_are_those_with_which_an_edge_begins_or_ends() {
     let of = |names: &[&str]| {
         let ids: Vec<_> =
             names.iter().map(|name| format!("workload:shop/Deployment/{name}")).collect();
-        let ends = |edge: &&Edge| ids.iter().any(|id| *id == edge.source || *id == edge.target);
+        let ends = |edge: &&Edge| ids.iter().any(|id| **id == *edge.source || **id == *edge.target);
         sorted(whole.iter().filter(ends).cloned().collect())
     };
     assert!(!of(&["app0"]).is_empty() && of(&["app0"]).len() < of(&["app0", "app1"]).len());

@@ -25,7 +25,7 @@ const RANKS: [Rank; 6] = [
 ];
 
 fn is_rest(edge: &Edge) -> bool {
-    edge.source == "other" || edge.target == "other"
+    &*edge.source == "other" || &*edge.target == "other"
 }
 
 /// What the edges that stayed are ranked by.
@@ -111,7 +111,7 @@ fn more_edges_than_may_travel_are_folded() {
         let bytes = |edge: &&Edge| edge.traffic.sent.bytes;
         let expected: Vec<_> = (0..10).map(|below| CLIENTS - below).collect();
         assert_eq!(stayed.iter().map(bytes).collect::<Vec<_>>(), expected, "{group_by}");
-        assert!(stayed.iter().all(|edge| edge.target == server), "{group_by}: {:?}", stayed[0]);
+        assert!(stayed.iter().all(|edge| &*edge.target == server), "{group_by}: {:?}", stayed[0]);
         let rest: Vec<_> = rest.iter().map(|edge| (edge.id.as_str(), bytes(edge))).collect();
         let left_out = (CLIENTS - 10) * (CLIENTS - 9) / 2;
         assert_eq!(rest, [(format!("other>{server}").as_str(), left_out)], "{group_by}");

@@ -47,7 +47,7 @@ fn of_graph(graph: &Graph, split: &str, side: &str, stat: &str) -> BTreeMap<Stri
     let of_edge = |edge: &Edge| Some((edge.id.clone(), stat_of(stat, &edge.traffic)?));
     let of_node = |node: &flowtrail_query::Node| {
         let traffic = if side == "client" { &node.as_client } else { &node.as_server };
-        Some((node.id.clone(), stat_of(stat, traffic)?))
+        Some((node.id.to_string(), stat_of(stat, traffic)?))
     };
     match split {
         "edge" => graph.edges.iter().filter_map(of_edge).collect(),

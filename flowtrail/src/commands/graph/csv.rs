@@ -29,8 +29,8 @@ pub(super) fn csv(graph: &Graph) -> serde_json::Result<String> {
 fn nothing() -> Edge {
     Edge {
         id: String::new(),
-        source: String::new(),
-        target: String::new(),
+        source: "".into(),
+        target: "".into(),
         server_ports: Vec::new(),
         services: Vec::new(),
         more: false,

@@ -28,12 +28,12 @@ pub(super) fn mermaid(graph: &Graph) -> String {
     let mut text = String::from("flowchart LR\n");
     let mut numbers = HashMap::new();
     for (number, node) in graph.nodes.iter().enumerate() {
-        numbers.insert(node.id.as_str(), number);
+        numbers.insert(&*node.id, number);
         let _ = writeln!(text, "  n{number}[{}]", mermaid_quoted(&title(node)));
     }
     for edge in &graph.edges {
         let arrow = if edge.traffic.failed > 0 { "-.->" } else { "-->" };
-        let ends = (numbers.get(edge.source.as_str()), numbers.get(edge.target.as_str()));
+        let ends = (numbers.get(&*edge.source), numbers.get(&*edge.target));
         // Every end is a node: the service's promise.
         let (Some(source), Some(target)) = ends else { continue };
         let _ = writeln!(text, "  n{source} {arrow}|{}| n{target}", mermaid_quoted(&label(edge)));

@@ -7,7 +7,7 @@ use flowtrail_query::{Graph, Node};
 
 /// The nodes' names by their ids.
 pub(super) fn names(graph: &Graph) -> HashMap<&str, String> {
-    graph.nodes.iter().map(|node| (node.id.as_str(), title(node))).collect()
+    graph.nodes.iter().map(|node| (&*node.id, title(node))).collect()
 }
 
 /// `namespace/name`, or what there is of it.
@@ -82,7 +82,7 @@ pub(super) mod tests {
 
     fn node(id: &str, namespace: &str, name: &str) -> Node {
         Node {
-            id: id.to_owned(),
+            id: id.into(),
             kind: id.split(':').next().unwrap_or_default().to_owned(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
@@ -98,8 +98,8 @@ pub(super) mod tests {
     fn edge(source: &str, target: &str, ports: &[u16], service: &str, traffic: Traffic) -> Edge {
         Edge {
             id: format!("{source}>{target}"),
-            source: source.to_owned(),
-            target: target.to_owned(),
+            source: source.into(),
+            target: target.into(),
             server_ports: ports.to_vec(),
             services: if service.is_empty() { Vec::new() } else { vec![service.to_owned()] },
             more: false,
