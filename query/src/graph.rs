@@ -20,25 +20,22 @@
 //! that rank the same it may keep others, and what it left out names no workload of an end that stays.
 
 mod faces;
-mod listed;
 mod node;
 mod sums;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use faces::{Faces, Named};
 use foldhash::fast::RandomState;
-use listed::Listed;
 pub(crate) use node::{Face, label};
 pub(crate) use sums::{Measure, Sums};
 
 use crate::answer::{Edge, Node, Traffic};
 use crate::expression::Expression;
 use crate::params::{GroupBy, Stat};
-use crate::sql::{EdgeRow, Labels, Malformed, OpenRow};
+use crate::sql::{EdgeRow, Labels, Listed, Malformed, OpenRow};
 
 /// Nodes of an edge, client first: by number, then by their place in the order of ids.
 type Ends = (usize, usize);
@@ -55,27 +52,7 @@ pub(crate) struct Folded<'a> {
 struct EdgeSums<'a> {
     sums: Sums<'a>,
     seen: Option<(i64, i64)>,
-    lists: Lists<'a>,
-}
-
-/// What is listed of an edge, and of the nodes at its ends.
-#[derive(Debug, Default)]
-struct Lists<'a> {
-    server_ports: Listed<[u16; 8]>,
-    services: Listed<[&'a str; 1]>,
-    client_addresses: Listed<[Ipv6Addr; 1]>,
-    server_addresses: Listed<[Ipv6Addr; 1]>,
-}
-
-/// Connections of an edge that are open at the window's start, unless they are in its sums, or at its end, or both.
-#[derive(Debug)]
-pub(crate) struct Opened<'a> {
-    ends: Ends,
-    at_start: bool,
-    at_end: bool,
-    connections: u64,
-    inferred: u64,
-    lists: Lists<'a>,
+    labels: Labels<'a>,
 }
 
 impl<'a> Folded<'a> {
@@ -93,7 +70,7 @@ impl<'a> Folded<'a> {
         let sums = EdgeSums {
             sums: Sums::of(&row),
             seen: Some((row.first_seen_ms, row.last_seen_ms)),
-            lists: row.labels.into(),
+            labels: row.labels,
         };
         match self.edges.entry(ends) {
             Entry::Vacant(place) => {
@@ -104,39 +81,27 @@ impl<'a> Folded<'a> {
         Ok(())
     }
 
-    /// Some open connections, of which nothing is added yet, and perhaps never is: what is known of their nodes may
-    /// tell more of these all the same.
+    /// Adds connections that are open at the window's start, unless they are in its sums, or at its end, or both.
     ///
     /// # Errors
     /// If an end is malformed.
-    pub(crate) fn opened(
+    pub(crate) fn add_open(
         &mut self,
         row: OpenRow<'a>,
         at_start: bool,
         at_end: bool,
-    ) -> Result<Opened<'a>, Malformed> {
-        Ok(Opened {
-            ends: (self.faces.of(row.source)?, self.faces.of(row.target)?),
-            at_start,
-            at_end,
-            connections: row.connections,
-            inferred: row.inferred,
-            lists: row.labels.into(),
-        })
-    }
-
-    /// Adds open connections.
-    pub(crate) fn add_open(&mut self, opened: Opened<'a>) {
-        let Opened { ends, at_start, at_end, connections, inferred, lists } = opened;
+    ) -> Result<(), Malformed> {
+        let ends = (self.faces.of(row.source)?, self.faces.of(row.target)?);
         let edge = self.edges.entry(ends).or_default();
         if at_start {
-            edge.sums.connections += connections;
-            edge.sums.inferred += inferred;
+            edge.sums.connections += row.connections;
+            edge.sums.inferred += row.inferred;
         }
         if at_end {
-            edge.sums.open += connections;
+            edge.sums.open += row.connections;
         }
-        edge.lists.merge(&lists);
+        edge.labels.merge(&row.labels);
+        Ok(())
     }
 
     /// The graph: of the edges whose sums `q` keeps at most `limit` of their own, ranked by `stat`, and the folded
@@ -193,11 +158,11 @@ fn limited<'a>(
         // What is left out has too many addresses to list.
         if !source_stays {
             source = other;
-            sums.lists.client_addresses.clear();
+            sums.labels.client_addresses.clear();
         }
         if source_stays || !kept.contains(&target) {
             target = other;
-            sums.lists.server_addresses.clear();
+            sums.labels.server_addresses.clear();
         }
         folded.entry((source, target)).or_default().merge(&sums);
     }
@@ -214,28 +179,7 @@ impl EdgeSums<'_> {
             }
             (one, another) => one.or(another),
         };
-        self.lists.merge(&other.lists);
-    }
-}
-
-impl<'a> From<Labels<'a>> for Lists<'a> {
-    fn from(labels: Labels<'a>) -> Self {
-        let Labels { server_ports, services, client_addresses, server_addresses } = labels;
-        Self {
-            server_ports: server_ports.into(),
-            services: services.into(),
-            client_addresses: client_addresses.into(),
-            server_addresses: server_addresses.into(),
-        }
-    }
-}
-
-impl Lists<'_> {
-    fn merge(&mut self, other: &Self) {
-        self.server_ports.add(&other.server_ports);
-        self.services.add(&other.services);
-        self.client_addresses.add(&other.client_addresses);
-        self.server_addresses.add(&other.server_addresses);
+        self.labels.merge(&other.labels);
     }
 }
 
@@ -253,16 +197,16 @@ fn rank(edge: &EdgeSums<'_>, stat: Stat) -> f64 {
 }
 
 fn edge((source, target): Ends, edge: &EdgeSums<'_>, named: &[Named], from_ms: i64) -> Edge {
-    let EdgeSums { sums, seen, lists } = edge;
+    let EdgeSums { sums, seen, labels } = edge;
     let (first_seen, last_seen) = seen.unwrap_or((from_ms, from_ms));
     let [source, target] = [source, target].map(|end| &named[end].id);
     Edge {
         id: [source, ">", target].concat(),
         source: source.clone(),
         target: target.clone(),
-        server_ports: lists.server_ports.told().to_vec(),
-        services: lists.services.told().iter().map(|service| (*service).to_owned()).collect(),
-        more: lists.server_ports.has_more() || lists.services.has_more(),
+        server_ports: labels.server_ports.told().to_vec(),
+        services: labels.services.told().iter().map(|service| (*service).to_owned()).collect(),
+        more: labels.server_ports.has_more() || labels.services.has_more(),
         first_seen,
         last_seen,
         traffic: sums.traffic(),
@@ -278,15 +222,15 @@ fn nodes(mut faces: Faces<'_>, named: &[Named], edges: &[(Ends, Box<EdgeSums<'_>
     };
     let (by_source, by_target) = (by_end(|ends| ends.0), by_end(|ends| ends.1));
     let (mut by_source, mut by_target) = (by_source.as_slice(), by_target.as_slice());
-    let mut nodes = Vec::with_capacity(named.len());
+    let mut nodes = Vec::with_capacity(named.len().min(2 * edges.len()));
     for (place, Named { node, id }) in named.iter().enumerate() {
         let (from_it, to_it) = (next_of(place, &mut by_source), next_of(place, &mut by_target));
         if from_it.is_empty() && to_it.is_empty() {
             continue;
         }
         let mut addresses = Listed::default();
-        from_it.iter().for_each(|(_, edge)| addresses.add(&edge.lists.client_addresses));
-        to_it.iter().for_each(|(_, edge)| addresses.add(&edge.lists.server_addresses));
+        from_it.iter().for_each(|(_, edge)| addresses.add(&edge.labels.client_addresses));
+        to_it.iter().for_each(|(_, edge)| addresses.add(&edge.labels.server_addresses));
         let face = faces.take(*node);
         nodes.push(Node {
             id: Arc::clone(id),

@@ -25,12 +25,23 @@ pub(crate) fn bucket_sql(sum_us: &str, count: &str) -> String {
     )
 }
 
-/// The samples of buckets, none twice, where they were read: as in `RowBinary`, a `UInt16` and a `UInt64` each.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Buckets<'a>(pub(crate) &'a [[u8; 10]]);
+/// Beyond all buckets: the largest time is in the 466th.
+const BUCKETS: usize = 512;
 
-impl Buckets<'_> {
-    fn iter(&self) -> impl DoubleEndedIterator<Item = (usize, u64)> + Clone {
+/// The samples of buckets, ascending, where they were read: as in `RowBinary`, a `UInt16` and a `UInt64` each.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Buckets<'a>(&'a [[u8; 10]]);
+
+impl<'a> Buckets<'a> {
+    /// None if they do not ascend, or are none of ours.
+    pub(crate) fn new(buckets: &'a [[u8; 10]]) -> Option<Self> {
+        let buckets = Self(buckets);
+        let ascend = buckets.iter().is_sorted_by(|(bucket, _), (next, _)| bucket < next);
+        (ascend && buckets.iter().next_back().is_none_or(|(last, _)| last < BUCKETS))
+            .then_some(buckets)
+    }
+
+    fn iter(self) -> impl DoubleEndedIterator<Item = (usize, u64)> + Clone {
         self.0.iter().map(|[low, high, samples @ ..]| {
             (u16::from_le_bytes([*low, *high]).into(), u64::from_le_bytes(*samples))
         })
@@ -71,17 +82,14 @@ impl Histogram<'_> {
     /// They are 0 to 1 and ascend.
     pub(crate) fn quantiles_us<const N: usize>(&self, quantiles: [f64; N]) -> Option<[f64; N]> {
         match self {
-            Self::Read(buckets) if buckets.iter().is_sorted_by_key(|(bucket, _)| bucket) => {
-                nearest_ranks(buckets.iter(), quantiles)
-            }
-            Self::Read(buckets) => nearest_ranks(Counts::from(*buckets).iter(), quantiles),
+            Self::Read(buckets) => nearest_ranks(buckets.iter(), quantiles),
             Self::Summed(counts) => nearest_ranks(counts.iter(), quantiles),
         }
     }
 }
 
 /// Samples of each bucket from one on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
     /// The bucket that the first of the counts is of: an hour is in the 231st.
     first: usize,
@@ -104,17 +112,10 @@ impl Counts {
     }
 
     fn add_read(&mut self, buckets: Buckets<'_>) {
-        // Sorted, so that room is made for all at once.
         let (first, last) = (buckets.iter().next(), buckets.iter().next_back());
-        if let (Some((first, _)), Some((last, _))) = (first, last) {
-            self.reach(first, last.saturating_sub(first) + 1);
-        }
-        for (bucket, samples) in buckets.iter() {
-            match self.counts.get_mut(bucket.wrapping_sub(self.first)) {
-                Some(count) => *count += samples,
-                None => self.add(bucket, samples),
-            }
-        }
+        let (Some((first, _)), Some((last, _))) = (first, last) else { return };
+        self.reach(first, last - first + 1);
+        buckets.iter().for_each(|(bucket, samples)| self.counts[bucket - self.first] += samples);
     }
 
     fn merge(&mut self, other: &Self) {
@@ -167,9 +168,9 @@ fn nearest_ranks<const N: usize>(
 
 impl<'de> Deserialize<'de> for Histogram<'static> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Buckets;
+        struct ByBucket;
 
-        impl<'de> Visitor<'de> for Buckets {
+        impl<'de> Visitor<'de> for ByBucket {
             type Value = Histogram<'static>;
 
             fn expecting(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
@@ -187,7 +188,7 @@ impl<'de> Deserialize<'de> for Histogram<'static> {
             }
         }
 
-        deserializer.deserialize_map(Buckets)
+        deserializer.deserialize_map(ByBucket)
     }
 }
 
@@ -206,21 +207,17 @@ mod tests {
                 bytes[2..].copy_from_slice(&samples.to_le_bytes());
                 bytes
             });
-            Self(written.collect::<Vec<_>>().leak())
+            Self::new(written.collect::<Vec<_>>().leak()).unwrap()
         }
     }
 
-    fn counts(samples: &[u64]) -> Counts {
+    fn of(samples: &[u64]) -> Histogram<'static> {
         let mut counts = Counts::default();
         for sample in samples {
             let bucket = ((*sample as f64).ln() / GROWTH.ln()).floor() as u16;
             counts.add(bucket.into(), 1);
         }
-        counts
-    }
-
-    fn of(samples: &[u64]) -> Histogram<'static> {
-        Histogram::Summed(counts(samples))
+        Histogram::Summed(counts)
     }
 
     #[test]
@@ -245,30 +242,50 @@ mod tests {
         fn merging_is_adding(
             a in prop::collection::vec(1_u64..1_000_000, 0..20),
             b in prop::collection::vec(1_u64..1_000_000, 0..20),
-            reversed in any::<bool>(),
         ) {
-            // Where it was read and where it was summed, in any order of its buckets.
-            let read = |samples: &[u64]| {
-                let counts = counts(samples);
-                let buckets = counts.iter().filter(|(_, samples)| *samples > 0);
-                let mut buckets: Vec<_> =
-                    buckets.map(|(bucket, samples)| (bucket as u16, samples)).collect();
-                if reversed {
-                    buckets.reverse();
-                }
-                Histogram::Read(Buckets::of(&buckets))
-            };
-            let both = of(&[a.clone(), b.clone()].concat()).quantiles_us([0.1, 0.5, 0.9]);
-            for mut merged in [of(&a), read(&a)] {
-                prop_assert_eq!(merged.quantiles_us([0.2, 0.7]), of(&a).quantiles_us([0.2, 0.7]));
+            let both = of(&[a.clone(), b.clone()].concat());
+            for merged in [of(&a), read(&a)] {
+                prop_assert_eq!(told(&merged), told(&of(&a)));
+                let quantiles = [0.1, 0.5, 0.9];
+                prop_assert_eq!(merged.quantiles_us(quantiles), of(&a).quantiles_us(quantiles));
                 for other in [of(&b), read(&b)] {
                     let mut merged = merged.clone();
                     merged.merge(&other);
-                    prop_assert_eq!(merged.quantiles_us([0.1, 0.5, 0.9]), both);
+                    prop_assert_eq!(told(&merged), told(&both));
+                    prop_assert_eq!(merged.quantiles_us(quantiles), both.quantiles_us(quantiles));
+                    merged.merge(&Histogram::default());
+                    prop_assert_eq!(told(&merged), told(&both));
                 }
-                merged.merge(&Histogram::default());
-                prop_assert_eq!(merged.quantiles_us([0.2, 0.7]), of(&a).quantiles_us([0.2, 0.7]));
             }
         }
+    }
+
+    /// The same where it was read.
+    fn read(samples: &[u64]) -> Histogram<'static> {
+        let buckets: Vec<_> =
+            told(&of(samples)).into_iter().map(|(bucket, count)| (bucket as u16, count)).collect();
+        Histogram::Read(Buckets::of(&buckets))
+    }
+
+    fn told(histogram: &Histogram<'_>) -> Vec<(usize, u64)> {
+        let counts = match histogram {
+            Histogram::Read(buckets) => &Counts::from(*buckets),
+            Histogram::Summed(counts) => counts,
+        };
+        counts.iter().filter(|(_, samples)| *samples > 0).collect()
+    }
+
+    #[test]
+    fn buckets_ascend_and_are_ours() {
+        let of = |buckets: &[u8]| {
+            let buckets: Vec<_> =
+                buckets.iter().map(|low| [*low, 0, 1, 0, 0, 0, 0, 0, 0, 0]).collect();
+            Buckets::new(&buckets).is_some()
+        };
+        assert!(of(&[]) && of(&[7]) && of(&[7, 8, 200]));
+        assert!(!of(&[8, 7]) && !of(&[7, 7]));
+        assert!(Buckets::new(&[[255, 1, 1, 0, 0, 0, 0, 0, 0, 0]]).is_some());
+        assert!(Buckets::new(&[[0, 2, 1, 0, 0, 0, 0, 0, 0, 0]]).is_none());
+        assert!((u64::MAX as f64).ln() / GROWTH.ln() < BUCKETS as f64);
     }
 }

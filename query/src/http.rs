@@ -290,9 +290,13 @@ fn store_problem(failure: &StoreError) -> Problem {
             StatusCode::BAD_REQUEST,
             "a regular expression uses what RE2 syntax does not have",
         ),
-        StoreError::Refused(_) | StoreError::Malformed(_) => Problem::new(
+        StoreError::Refused(_) => Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "ClickHouse refused the question; the log of flowtrail query says why",
+        ),
+        StoreError::Malformed(_) => Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "ClickHouse's answer cannot be read; the log of flowtrail query says why",
         ),
     }
 }

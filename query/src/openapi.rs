@@ -202,7 +202,7 @@ fn filtering() -> Vec<Value> {
         list(
             "workload",
             "Keep edges with either end of one of these workloads, as namespace/name",
-            &json!({ "type": "string" }),
+            &json!({ "type": "string", "pattern": "/" }),
         ),
         parameter("include", "Keep edges with either end's name or address matching", &pattern()),
         parameter(

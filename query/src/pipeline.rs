@@ -1,14 +1,13 @@
 //! The pipeline: request → window → plan → filter → sql → edges → graph → answer.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
+use bytes::Bytes;
 use chrono::Utc;
 
 use crate::answer::{Coverage, Graph};
-use crate::graph::{Folded, Opened};
+use crate::graph::Folded;
 use crate::params::{GraphRequest, GroupBy};
 use crate::planner::{Plan, Tier, plan};
-use crate::sql::{Answer, Kept, OpenRow, Rows};
+use crate::sql::{Kept, Malformed, OpenRow, parse_rows};
 use crate::store::{Store, StoreError};
 use crate::window::{Bounds, has_settled, ms};
 
@@ -72,65 +71,45 @@ async fn computed(
     kept: Option<&Kept>,
 ) -> Result<(Graph, Seen), StoreError> {
     let GraphRequest { window: requested, group_by, filter, stat, limit } = request;
-    let answers = Answers::default();
-    // Never waited for: all of this is one task.
-    let folded = Mutex::new(Folded::new(*group_by));
-    let edges = async {
-        let mut rows = store.edges(*group_by, filter, plan, kept, &answers.edges).await?;
-        let mut folded = locked(&folded);
-        rows.try_for_each(|row| folded.add_edge(row?)).map_err(StoreError::from)
-    };
-    let ((), reported) =
-        tokio::try_join!(edges, reported(store, request, plan, kept, &folded, &answers))?;
-    let mut folded = folded.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (edges, reported) = tokio::try_join!(
+        store.edges(*group_by, filter, plan, kept),
+        reported(store, request, plan, kept),
+    )?;
     let Reported { coverage, seen, complete_until_s, open } = reported;
-    open.into_iter().for_each(|opened| folded.add_open(opened));
+    let mut folded = Folded::new(*group_by);
+    for row in parse_rows(&edges)? {
+        folded.add_edge(row?)?;
+    }
+    open.fold(&mut folded)?;
 
     let window = plan.bounds.answer(*requested, complete_until_s);
     let (nodes, edges) = folded.graph(&filter.q, *stat, *limit, window.from);
     Ok((Graph { window, coverage, nodes, edges }, seen))
 }
 
-/// What ClickHouse answers, for as long as a graph is in the making.
-#[derive(Default)]
-struct Answers {
-    edges: Answer,
-    /// At the window's end, and at an earlier one.
-    open: [OpenAnswers; 2],
-}
-
-#[derive(Default)]
-struct OpenAnswers {
-    at_instants: Answer,
-    at_boundary: Answer,
-}
-
 /// What the agents reported, and what is open as far as they did.
-struct Reported<'a> {
+struct Reported {
     coverage: Coverage,
     seen: Seen,
     complete_until_s: u32,
-    open: Vec<Opened<'a>>,
+    open: Open,
 }
 
-async fn reported<'a>(
+async fn reported(
     store: &Store,
     request: &GraphRequest,
     plan: &Plan,
     kept: Option<&Kept>,
-    folded: &Mutex<Folded<'a>>,
-    answers: &'a Answers,
-) -> Result<Reported<'a>, StoreError> {
+) -> Result<Reported, StoreError> {
     let (scope, bounds) = (&request.filter.scope, plan.bounds);
     // Long after a window all of it has been reported on, nearly always: what is open at its end is asked beside the
     // reports. Where rows are still catching up then, it may lack those that come meanwhile, as its edges do.
-    let [at_end_answers, earlier_answers] = &answers.open;
     let is_past = has_settled(ms(bounds.to_s), Utc::now().timestamp_millis());
     let at_end = async {
         if !is_past {
             return Ok(None);
         }
-        open(store, request, plan, kept, bounds.to_s, folded, at_end_answers).await.map(Some)
+        open(store, request, plan, kept, bounds.to_s).await.map(Some)
     };
     let at_reported = async {
         let reports = store.reports(scope, bounds).await?;
@@ -141,7 +120,7 @@ async fn reported<'a>(
             if is_past && end_s == bounds.to_s {
                 return Ok(None);
             }
-            open(store, request, plan, kept, end_s, folded, earlier_answers).await.map(Some)
+            open(store, request, plan, kept, end_s).await.map(Some)
         };
         let (open, blind) = tokio::try_join!(earlier, store.blind_spots(scope, bounds, &reports))?;
         Ok((reports, open, blind))
@@ -155,52 +134,62 @@ async fn reported<'a>(
     Ok(Reported { coverage, seen, complete_until_s, open })
 }
 
+/// What is open at a window's start, where its sums do not have it, and at its end.
+#[derive(Default)]
+struct Open {
+    start_s: Option<u32>,
+    end_s: Option<u32>,
+    /// At whichever of these there are.
+    at_instants: Option<Bytes>,
+    /// At the end, where rollups tell it.
+    at_boundary: Option<Bytes>,
+}
+
+impl Open {
+    fn fold<'a>(&'a self, folded: &mut Folded<'a>) -> Result<(), Malformed> {
+        if let Some(answer) = &self.at_instants {
+            for row in parse_rows::<OpenRow<'_>>(answer)? {
+                let row = row?;
+                let at = Some(row.at_s);
+                folded.add_open(row, at == self.start_s, at == self.end_s)?;
+            }
+        }
+        if let Some(answer) = &self.at_boundary {
+            for row in parse_rows(answer)? {
+                folded.add_open(row?, false, true)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Asks for what is open at a window's start, where its sums do not have it, and at its end or `end_s`.
-async fn open<'a>(
+async fn open(
     store: &Store,
     request: &GraphRequest,
     plan: &Plan,
     kept: Option<&Kept>,
     end_s: u32,
-    folded: &Mutex<Folded<'a>>,
-    answers: &'a OpenAnswers,
-) -> Result<Vec<Opened<'a>>, StoreError> {
+) -> Result<Open, StoreError> {
     let GraphRequest { group_by, filter, .. } = request;
-    let rows_tell_end = plan.end_tier == Tier::Raw;
     let start_s = plan.open_at_start_s();
-    let mut instants: Vec<_> = start_s.into_iter().chain(rows_tell_end.then_some(end_s)).collect();
+    let rows_tell_end = plan.end_tier == Tier::Raw;
+    let at_end_s = rows_tell_end.then_some(end_s);
+    let mut instants: Vec<_> = start_s.into_iter().chain(at_end_s).collect();
     instants.dedup();
-    let opened = |rows: Rows<'a, OpenRow<'a>>, counts: &dyn Fn(u32) -> (bool, bool)| {
-        let mut folded = locked(folded);
-        let opened = rows.map(|row| {
-            let row = row?;
-            let (at_start, at_end) = counts(row.at_s);
-            folded.opened(row, at_start, at_end)
-        });
-        opened.collect::<Result<Vec<_>, _>>().map_err(StoreError::from)
-    };
     let at_instants = async {
         if instants.is_empty() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
-        let answer = &answers.at_instants;
-        let rows = store.open_at(*group_by, filter, &instants, kept, answer).await?;
-        opened(rows, &|at_s| (start_s == Some(at_s), rows_tell_end && end_s == at_s))
+        store.open_at(*group_by, filter, &instants, kept).await.map(Some)
     };
     let at_boundary = async {
         if rows_tell_end {
-            return Ok(Vec::new());
+            return Ok(None);
         }
-        let (end_s, tier, answer) = (plan.open_until_s(end_s), plan.end_tier, &answers.at_boundary);
-        let rows = store.open_at_boundary(*group_by, filter, end_s, tier, kept, answer).await?;
-        opened(rows, &|_| (false, true))
+        let (at_s, tier) = (plan.open_until_s(end_s), plan.end_tier);
+        store.open_at_boundary(*group_by, filter, at_s, tier, kept).await.map(Some)
     };
-    let (mut open, mut at_boundary) = tokio::try_join!(at_instants, at_boundary)?;
-    open.append(&mut at_boundary);
-    Ok(open)
-}
-
-/// The graph in the making, for a moment.
-fn locked<'m, 'a>(folded: &'m Mutex<Folded<'a>>) -> MutexGuard<'m, Folded<'a>> {
-    folded.lock().unwrap_or_else(PoisonError::into_inner)
+    let (at_instants, at_boundary) = tokio::try_join!(at_instants, at_boundary)?;
+    Ok(Open { start_s, end_s: at_end_s, at_instants, at_boundary })
 }

@@ -13,10 +13,11 @@ mod edges;
 mod ends;
 mod first_seen;
 mod kept;
+mod listed;
 mod open;
 mod series;
 
-pub(crate) use binary::{Answer, Malformed, ReadRow, Rows, rows};
+pub(crate) use binary::{Malformed, parse_rows};
 pub(crate) use blind_spots::{BLIND_SPOTS, BlindRow};
 pub(crate) use coverage::{COVERAGE, CoverageRow, EARLIEST, INTERVAL_LENGTHS};
 pub(crate) use coverage_steps::{
@@ -28,6 +29,7 @@ pub(crate) use edges::{EdgeRow, edges};
 pub(crate) use ends::{EncodedEnd, End, Labels, MAX_LISTED, borrowed};
 pub(crate) use first_seen::{FirstSeenRow, first_seen};
 pub(crate) use kept::{Kept, RankedRow, ranked};
+pub(crate) use listed::Listed;
 use open::open_connections;
 pub(crate) use open::{OpenRow, open_at, open_at_boundary};
 pub(crate) use series::{Places, SeriesRow, StatSums, TotalRow, series, totals};
@@ -79,4 +81,133 @@ pub(crate) fn counted_within(tier: Tier, segments: &[Segment]) -> (&'static str,
         format!("{time} >= toDateTime({from_s}, 'UTC') AND {time} < toDateTime({to_s}, 'UTC')")
     });
     (time, format!("{primary}({})", within.collect::<Vec<_>>().join(" OR ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::binary::tests::{write_length, write_string};
+    use super::binary::{Malformed, ReadRow, Values};
+    use super::*;
+    use crate::histogram::Histogram;
+    use crate::planner::{Held, plan};
+    use crate::window::Requested;
+
+    /// What a statement answers: the last name of each part between the commas of its own SELECT.
+    fn answered(statement: &str) -> Vec<&str> {
+        let (mut depth, mut names, mut part) = (0, Vec::new(), 0);
+        for (at, letter) in statement.char_indices() {
+            match letter {
+                '(' | '[' => depth += 1,
+                ')' | ']' => depth -= 1,
+                _ => {}
+            }
+            let ends = depth == 0 && (letter == ',' || statement[at..].starts_with("FROM"));
+            if ends {
+                names.extend(statement[part..at].split_whitespace().last());
+                part = at + 1;
+            }
+            if ends && letter != ',' {
+                break;
+            }
+        }
+        names
+    }
+
+    #[test]
+    fn long_answers_have_the_columns_of_their_rows_in_order() {
+        let requested = Requested { from_ms: 1_700_000_000_000, to_ms: 1_700_100_000_000 };
+        let plan = plan(requested, 10, &Held::default());
+        let kept = Kept::of(&[RankedRow { edge: 1, source_number: 2, target_number: 3 }; 2], 1);
+        let names = |columns: &[(&'static str, _)]| -> Vec<_> {
+            columns.iter().map(|(name, _)| *name).collect()
+        };
+        let columns = names(EdgeRow::COLUMNS);
+        let open_columns = names(OpenRow::COLUMNS);
+        for group_by in GroupBy::WORDS.iter().map(|word| word.parse().unwrap()) {
+            for kept in [None, kept.as_ref()] {
+                let edges = edges(group_by, Detail::Pods, "true", &plan, kept);
+                assert_eq!(answered(&edges), columns, "{edges}");
+                let open = open_at(group_by, "true", &[1_700_000_000], kept);
+                assert_eq!(answered(&open), open_columns, "{open}");
+                let boundary = open_at_boundary(
+                    group_by,
+                    Detail::Pods,
+                    "true",
+                    Tier::Day,
+                    1_700_000_000,
+                    kept,
+                );
+                assert_eq!(answered(&boundary), open_columns, "{boundary}");
+            }
+        }
+    }
+
+    /// The row of an edge or of open connections, with so many Services.
+    fn row(services: usize, rest: &[u8]) -> Vec<u8> {
+        let mut row = Vec::new();
+        for _ in ["source", "target"] {
+            row.push(1);
+            (0..7).for_each(|_| write_string("name".as_bytes(), &mut row));
+            row.extend_from_slice(&[0; 16]);
+        }
+        row.extend_from_slice(&[1, 187, 1]);
+        write_length(services, &mut row);
+        (0..services).for_each(|_| write_string(b"shop/web", &mut row));
+        row.extend_from_slice(&[0, 0]);
+        row.extend_from_slice(rest);
+        row
+    }
+
+    /// What follows in the row of an edge: nothing but buckets.
+    fn sums(buckets: &[[u8; 10]]) -> Vec<u8> {
+        let mut rest = vec![0; 16];
+        for numbers in [SUMMED.len(), 3] {
+            write_length(numbers, &mut rest);
+            rest.resize(rest.len() + 8 * numbers, 0);
+        }
+        write_length(buckets.len(), &mut rest);
+        rest.extend(buckets.iter().flatten());
+        rest.push(0);
+        rest
+    }
+
+    #[test]
+    fn a_row_is_read_to_its_end_and_not_beyond() {
+        let one = [7, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+        let written = row(2, &sums(&[one]));
+        let mut values = Values(&written);
+        let read = EdgeRow::read(&mut values).unwrap();
+        assert!(values.0.is_empty());
+        assert_eq!(read.labels.server_ports.told(), [443]);
+        assert_eq!(read.labels.services.told(), ["shop/web"]);
+        assert!(Histogram::Read(read.latency_buckets).quantiles_us([0.5]).is_some());
+        for end in 0..written.len() {
+            let cut = EdgeRow::read(&mut Values(&written[..end])).map(|_| ());
+            assert_eq!(cut, Err(Malformed::CutOff), "{end}");
+        }
+        let edge = |written: &[u8]| EdgeRow::read(&mut Values(written)).map(|_| ());
+        assert_eq!(edge(&row(2, &sums(&[one, one]))), Err(Malformed::Buckets));
+        let many = MAX_LISTED + 2;
+        assert_eq!(edge(&row(many, &sums(&[]))), Err(Malformed::Length(many)));
+        assert_eq!(edge(&row(many - 1, &sums(&[]))), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_bytes_are_rows_or_malformed(
+            bytes in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>(), byte: u8
+        ) {
+            let mut changed = row(1, &sums(&[[7, 0, 1, 0, 0, 0, 0, 0, 0, 0]]));
+            *at.get_mut(&mut changed) = byte;
+            for bytes in [bytes.as_slice(), &changed, &[changed.as_slice(), &bytes].concat()] {
+                if let Ok(row) = EdgeRow::read(&mut Values(bytes)) {
+                    let _ = (row.source.end(), row.target.end());
+                    Histogram::Read(row.latency_buckets).merge(&Histogram::Read(row.first_response_buckets));
+                }
+                let _ = OpenRow::read(&mut Values(bytes));
+            }
+        }
+    }
 }

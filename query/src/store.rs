@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use clickhouse::query::Query;
 use clickhouse::{Row, RowOwned, RowRead};
 use flowtrail_schema::sql::Retention;
@@ -21,17 +22,15 @@ use crate::planner::{Held, Plan, Tier, plan};
 use crate::reports::{GONE_AFTER_S, KNOWN_FOR_S, Reports};
 use crate::scope::{Scope, Tables};
 use crate::shared::{Computed, MOMENT, Shared};
-use crate::sql::{
-    self, Answer, BlindRow, Detail, EdgeRow, Kept, Malformed, OpenRow, RankedRow, ReadRow, Rows,
-};
+use crate::sql::{self, BlindRow, Detail, Kept, Malformed, RankedRow};
 use crate::values;
 use crate::window::{Bounds, Requested, resolution_s};
 pub(crate) use evidence::Range;
 
-/// Rows that one statement may answer with: pairs of ends. About 1 kB each here, so a full answer
-/// takes tens of megabytes.
+/// Rows that one statement may answer with: pairs of ends. About 1 kB each, and half as much again while they are folded.
 const MAX_RESULT_ROWS: u64 = 50_000;
-/// Bytes that one statement may answer with, for rows with long lists.
+/// Bytes that one statement may answer with, for rows with long lists. An answer is kept until its graph is made, and
+/// twice while it is put together.
 const MAX_RESULT_BYTES: u64 = 64 << 20;
 /// Longest statement: one that names the edges and nodes of the largest `limit`, some 20 digits each, has about a
 /// megabyte.
@@ -288,18 +287,17 @@ impl Store {
         Ok(Kept::of(&ranked, limit))
     }
 
-    /// The edges of a window.
-    pub(crate) async fn edges<'a>(
+    /// The edges of a window: [`EdgeRow`](sql::EdgeRow)s.
+    pub(crate) async fn edges(
         &self,
         group_by: GroupBy,
         filter: &Filter,
         plan: &Plan,
         kept: Option<&Kept>,
-        answer: &'a Answer,
-    ) -> Result<Rows<'a, EdgeRow<'a>>, StoreError> {
+    ) -> Result<Bytes, StoreError> {
         let detail = Detail::of(group_by, filter);
         let statement = sql::edges(group_by, detail, &filter.sql(), plan, kept);
-        read(filter.bind(self.ask_long(filter, &statement)), answer).await
+        bytes(filter.bind(self.ask_long(filter, &statement))).await
     }
 
     /// A question with a long answer, that perhaps names the edges that stay.
@@ -308,32 +306,30 @@ impl Store {
         query.with_setting("max_query_size", MAX_STATEMENT_BYTES)
     }
 
-    /// The connections open at some instants, in seconds since the epoch.
-    pub(crate) async fn open_at<'a>(
+    /// The connections open at instants, at least one, in seconds since the epoch: [`OpenRow`](sql::OpenRow)s.
+    pub(crate) async fn open_at(
         &self,
         group_by: GroupBy,
         filter: &Filter,
         instants: &[u32],
         kept: Option<&Kept>,
-        answer: &'a Answer,
-    ) -> Result<Rows<'a, OpenRow<'a>>, StoreError> {
+    ) -> Result<Bytes, StoreError> {
         let statement = sql::open_at(group_by, &filter.sql(), instants, kept);
-        read(filter.bind(self.ask_long(filter, &statement)), answer).await
+        bytes(filter.bind(self.ask_long(filter, &statement))).await
     }
 
-    /// The connections open when a row of a rollup begins, as that tells.
-    pub(crate) async fn open_at_boundary<'a>(
+    /// The connections open when a row of a rollup begins, as that tells: [`OpenRow`](sql::OpenRow)s.
+    pub(crate) async fn open_at_boundary(
         &self,
         group_by: GroupBy,
         filter: &Filter,
         at_s: u32,
         tier: Tier,
         kept: Option<&Kept>,
-        answer: &'a Answer,
-    ) -> Result<Rows<'a, OpenRow<'a>>, StoreError> {
+    ) -> Result<Bytes, StoreError> {
         let detail = Detail::of(group_by, filter);
         let statement = sql::open_at_boundary(group_by, detail, &filter.sql(), tier, at_s, kept);
-        read(filter.bind(self.ask_long(filter, &statement)), answer).await
+        bytes(filter.bind(self.ask_long(filter, &statement))).await
     }
 
     /// Namespace, name and connections of what there is to choose from, and one more than `limit` if there is.
@@ -356,13 +352,9 @@ async fn rows<T: RowOwned + RowRead>(query: Query) -> Result<Vec<T>, StoreError>
     Ok(rows)
 }
 
-/// The rows of a long answer, which borrow of `answer`.
-async fn read<'a, R: ReadRow<'a>>(
-    query: Query,
-    answer: &'a Answer,
-) -> Result<Rows<'a, R>, StoreError> {
-    let bytes = clickhouse(query.fetch_bytes("RowBinaryWithNamesAndTypes")?.collect()).await?;
-    Ok(sql::rows(answer.get_or_init(|| bytes))?)
+/// A long answer, whole, for [`sql::parse_rows`].
+async fn bytes(query: Query) -> Result<Bytes, StoreError> {
+    Ok(clickhouse(query.fetch_bytes("RowBinaryWithNamesAndTypes")?.collect()).await?)
 }
 
 /// The whole hours of a window, from the first's start to the last's end; none where these are equal.

@@ -14,7 +14,7 @@ use crate::sql::{EncodedEnd, Malformed};
 pub(super) struct Faces<'a> {
     group_by: GroupBy,
     by_end: HashMap<EncodedEnd<'a>, usize, RandomState>,
-    by_id: HashMap<String, usize>,
+    by_id: HashMap<Arc<str>, usize>,
     faces: Vec<Face>,
 }
 
@@ -27,7 +27,7 @@ impl<'a> Faces<'a> {
     /// The node of an end.
     ///
     /// # Errors
-    /// If it has a text that is none.
+    /// If it has a text that is not UTF-8.
     pub(super) fn of(&mut self, end: EncodedEnd<'a>) -> Result<usize, Malformed> {
         if let Some(node) = self.by_end.get(&end) {
             return Ok(*node);
@@ -44,7 +44,7 @@ impl<'a> Faces<'a> {
 
     /// One that was seen with and without a workload has it.
     fn add(&mut self, face: Face) -> usize {
-        let node = *self.by_id.entry(face.id()).or_insert(self.faces.len());
+        let node = *self.by_id.entry(face.id().into()).or_insert(self.faces.len());
         match self.faces.get_mut(node) {
             None => self.faces.push(face),
             Some(known) => {
@@ -59,7 +59,7 @@ impl<'a> Faces<'a> {
     /// The nodes with their ids, ordered by these.
     pub(super) fn by_id(&mut self) -> Vec<Named> {
         let ids = std::mem::take(&mut self.by_id).into_iter();
-        let mut named: Vec<_> = ids.map(|(id, node)| Named { node, id: id.into() }).collect();
+        let mut named: Vec<_> = ids.map(|(id, node)| Named { node, id }).collect();
         named.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         named
     }

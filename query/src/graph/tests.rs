@@ -1,10 +1,10 @@
 //! Laws of the fold.
 
 use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 
 use flowtrail_schema::row::EntityKind;
 use proptest::prelude::*;
-use smallvec::smallvec;
 
 use super::*;
 use crate::answer::Traffic;
@@ -20,8 +20,10 @@ fn workload(name: &str) -> EncodedEnd<'static> {
 
 /// An edge with some of everything, in proportion to `connections`.
 pub(crate) fn row<'a>(source: &'a str, target: &'a str, connections: u64) -> EdgeRow<'a> {
-    let address =
-        |last: u64| smallvec![std::net::Ipv4Addr::new(192, 0, 2, last as u8).to_ipv6_mapped()];
+    let address = |last: u64| {
+        let address = std::net::Ipv4Addr::new(192, 0, 2, last as u8).to_ipv6_mapped();
+        Listed::from_iter([address])
+    };
     let sum = |column: &str| {
         let (side, counter) = column.split_once('_').unwrap_or((column, ""));
         let bytes = if side == "sent" { 1_000 * connections } else { 2_000 * connections };
@@ -42,8 +44,8 @@ pub(crate) fn row<'a>(source: &'a str, target: &'a str, connections: u64) -> Edg
         source: workload(source),
         target: workload(target),
         labels: Labels {
-            server_ports: smallvec![443],
-            services: smallvec![target],
+            server_ports: [443].into_iter().collect(),
+            services: [target].into_iter().collect(),
             client_addresses: address(connections),
             server_addresses: address(connections + 1),
         },
@@ -104,8 +106,7 @@ fn open_connections_count_although_they_were_silent() {
     let mut folded = Folded::new(GroupBy::Workload);
     folded.add_edge(row("web", "db", 2)).unwrap();
     for (target, connections, at_end) in [("db", 3, false), ("cache", 1, false), ("db", 4, true)] {
-        let opened = folded.opened(open("web", target, connections), !at_end, at_end);
-        folded.add_open(opened.unwrap());
+        folded.add_open(open("web", target, connections), !at_end, at_end).unwrap();
     }
     let (_, edges) = folded.graph(&Expression::default(), Stat::Connections, 10, 500);
     let [db, cache] = edges.as_slice() else { panic!("{edges:?}") };

@@ -7,6 +7,7 @@ use flowtrail_service::store::ClickHouseArgs;
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::sql::Malformed;
 use crate::store::Limits;
 
 async fn listener() -> (TcpListener, SocketAddr) {
@@ -81,6 +82,9 @@ fn what_the_store_says_stays_in_the_log() {
         assert_eq!(problem.status, status, "{text}");
         assert!(!problem.detail.contains("Exception"), "{}", problem.detail);
     }
+    let malformed = store_problem(&Malformed::Columns("[hidden]".to_owned()).into());
+    assert_eq!(malformed.status, 500);
+    assert!(malformed.detail.contains("cannot be read") && !malformed.detail.contains("hidden"));
 }
 
 /// A service without a store, with routes of its own, asked as raw HTTP.

@@ -85,10 +85,14 @@ impl<'a> ReadRow<'a> for EdgeRow<'a> {
             last_seen_ms: i64::from_le_bytes(values.array()?),
             sums: values.numbers()?,
             largest: values.numbers()?,
-            latency_buckets: Buckets(values.list()?),
-            first_response_buckets: Buckets(values.list()?),
+            latency_buckets: read_buckets(values)?,
+            first_response_buckets: read_buckets(values)?,
         })
     }
+}
+
+fn read_buckets<'a>(values: &mut Values<'a>) -> Result<Buckets<'a>, Malformed> {
+    Buckets::new(values.list()?).ok_or(Malformed::Buckets)
 }
 
 /// The edges of a window: one [`EdgeRow`] per pair of ends. What was open at its start is counted if that

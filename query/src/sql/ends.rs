@@ -3,9 +3,8 @@
 
 use std::net::Ipv6Addr;
 
-use smallvec::SmallVec;
-
 use super::binary::{Malformed, Values};
+use super::listed::Listed;
 use crate::params::GroupBy;
 
 /// Ports, Services and addresses listed of one edge or node: what a person reads. One more is
@@ -57,23 +56,33 @@ impl<'a> EncodedEnd<'a> {
 /// The texts of an [`End`].
 const TEXTS: usize = PARTS.len() - 2;
 
-/// What is listed of a pair of ends: each sorted, and one more than is told. They are short mostly.
-#[derive(Clone, Debug)]
+/// What is listed of a pair of ends.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Labels<'a> {
-    pub(crate) server_ports: SmallVec<[u16; 8]>,
-    pub(crate) services: SmallVec<[&'a str; 1]>,
-    pub(crate) client_addresses: SmallVec<[Ipv6Addr; 1]>,
-    pub(crate) server_addresses: SmallVec<[Ipv6Addr; 1]>,
+    pub(crate) server_ports: Listed<[u16; 8]>,
+    pub(crate) services: Listed<[&'a str; 1]>,
+    pub(crate) client_addresses: Listed<[Ipv6Addr; 1]>,
+    pub(crate) server_addresses: Listed<[Ipv6Addr; 1]>,
 }
 
 impl<'a> Labels<'a> {
     pub(super) fn read(values: &mut Values<'a>) -> Result<Self, Malformed> {
         let server_ports = values.list()?.iter().map(|port| u16::from_le_bytes(*port)).collect();
         let services = values.length()?;
+        if services > MAX_LISTED + 1 {
+            return Err(Malformed::Length(services));
+        }
         let services = (0..services).map(|_| values.text()).collect::<Result<_, _>>()?;
         let mut addresses = || Ok(values.list()?.iter().map(|octets| (*octets).into()).collect());
         let (client_addresses, server_addresses) = (addresses()?, addresses()?);
         Ok(Self { server_ports, services, client_addresses, server_addresses })
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.server_ports.add(&other.server_ports);
+        self.services.add(&other.services);
+        self.client_addresses.add(&other.client_addresses);
+        self.server_addresses.add(&other.server_addresses);
     }
 }
 
@@ -340,8 +349,18 @@ mod tests {
             let mut values = Values(encoded.0);
             assert_eq!(EncodedEnd::read(&mut values), Ok(encoded));
             assert!(values.0.is_empty());
-            let mut cut = Values(&encoded.0[1..]);
-            assert_eq!(EncodedEnd::read(&mut cut), Err(Malformed::CutOff));
+            for bytes in 0..encoded.0.len() {
+                let mut cut = Values(&encoded.0[..bytes]);
+                assert_eq!(EncodedEnd::read(&mut cut), Err(Malformed::CutOff), "{bytes}");
+            }
         }
+    }
+    #[test]
+    fn a_name_that_is_not_utf8_is_malformed() {
+        let mut bytes = vec![1];
+        (0..TEXTS).for_each(|_| write_string(&[0xff], &mut bytes));
+        bytes.extend_from_slice(&Ipv6Addr::LOCALHOST.octets());
+        let end = EncodedEnd::read(&mut Values(&bytes)).unwrap();
+        assert_eq!(end.end(), Err(Malformed::NotText));
     }
 }

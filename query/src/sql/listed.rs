@@ -1,24 +1,25 @@
-//! Short lists: what is listed of an edge or a node.
+//! Short lists: what is told of the ends of an edge, or of a node.
 
 use std::fmt::Debug;
 
 use smallvec::{Array, SmallVec};
 
-use crate::sql::MAX_LISTED;
+use super::MAX_LISTED;
 
 /// The lowest of some values, each once, and one more than is listed: the same whatever the order of adding.
-#[derive(Debug)]
-pub(super) struct Listed<A: Array<Item: Debug>>(SmallVec<A>);
+#[derive(Clone, Debug)]
+pub(crate) struct Listed<A: Array<Item: Clone + Debug>>(SmallVec<A>);
 
-impl<A: Array<Item: Debug>> Default for Listed<A> {
+impl<A: Array<Item: Clone + Debug>> Default for Listed<A> {
     fn default() -> Self {
         Self(SmallVec::new())
     }
 }
 
-impl<A: Array<Item: Ord + Copy + Debug>> From<SmallVec<A>> for Listed<A> {
-    fn from(mut values: SmallVec<A>) -> Self {
+impl<A: Array<Item: Ord + Copy + Debug>> FromIterator<A::Item> for Listed<A> {
+    fn from_iter<I: IntoIterator<Item = A::Item>>(values: I) -> Self {
         // The store has sorted them: this only looks.
+        let mut values: SmallVec<A> = values.into_iter().collect();
         values.sort_unstable();
         values.dedup();
         values.truncate(MAX_LISTED + 1);
@@ -27,7 +28,7 @@ impl<A: Array<Item: Ord + Copy + Debug>> From<SmallVec<A>> for Listed<A> {
 }
 
 impl<A: Array<Item: Ord + Copy + Debug>> Listed<A> {
-    pub(super) fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         for value in &other.0 {
             if let Err(place) = self.0.binary_search(value) {
                 // All that follow are higher.
@@ -40,17 +41,17 @@ impl<A: Array<Item: Ord + Copy + Debug>> Listed<A> {
         }
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 
     /// What is listed.
-    pub(super) fn told(&self) -> &[A::Item] {
+    pub(crate) fn told(&self) -> &[A::Item] {
         &self.0[..self.0.len().min(MAX_LISTED)]
     }
 
     /// Whether there is more than is listed.
-    pub(super) fn has_more(&self) -> bool {
+    pub(crate) fn has_more(&self) -> bool {
         self.0.len() > MAX_LISTED
     }
 }
