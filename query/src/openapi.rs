@@ -202,7 +202,7 @@ fn filtering() -> Vec<Value> {
         list(
             "workload",
             "Keep edges with either end of one of these workloads, as namespace/name",
-            &json!({ "type": "string", "pattern": "/" }),
+            &json!({ "type": "string" }),
         ),
         parameter("include", "Keep edges with either end's name or address matching", &pattern()),
         parameter(
@@ -332,7 +332,10 @@ fn parameter(name: &str, description: &str, schema: &Value) -> Value {
 
 /// Repeated, or separated by commas.
 fn list(name: &str, description: &str, items: &Value) -> Value {
-    let schema = json!({ "type": "array", "items": items, "maxItems": MAX_LIST });
+    let several = json!({ "type": "array", "items": items, "maxItems": MAX_LIST });
+    // One name, and names with commas between them, are a text like others.
+    let is_text = *items == json!({ "type": "string" });
+    let schema = if is_text { json!({ "anyOf": [several, items] }) } else { several };
     let mut parameter =
         parameter(name, &format!("{description}; repeated, or separated by commas"), &schema);
     parameter["style"] = json!("form");

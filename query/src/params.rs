@@ -275,7 +275,6 @@ mod tests {
             ("port", "0", "1 to 65535"),
             ("limit", "0", "1 to 10000"),
             ("limit", "-1", "1 to 10000"),
-            ("workload", "shop/web,api", "takes namespace/name"),
             ("kind", "vm", "pod, service, node, external, unknown"),
             ("include", "(", "regular expression"),
             ("exclude", "(a{1000}){1000}", "regular expression"),

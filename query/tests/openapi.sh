@@ -31,8 +31,11 @@ run() {
 }
 
 # Any window; then the one that has the connections of the capture in it.
-: >"$directory/any.toml"
-cat >"$directory/capture.toml" <<TOML
+cat >"$directory/any.toml" <<TOML
+[checks.negative_data_rejection]
+expected-statuses = [400, 404, 414]
+TOML
+cat - "$directory/any.toml" >"$directory/capture.toml" <<TOML
 [parameters]
 "query.from" = "$(sed 's/from=\([0-9]*\).*/\1/' <<<"$window")"
 "query.to" = "${window##*to=}"

@@ -95,7 +95,7 @@ impl Given {
         Ok(Filter {
             scope: self.scope.clone(),
             namespaces: self.list("namespace")?,
-            workloads: self.workloads()?,
+            workloads: self.list("workload")?,
             edge: self.edge()?,
             namespace_pattern: None,
             include: self.pattern("include")?,
@@ -104,17 +104,6 @@ impl Given {
             kinds: self.kinds()?,
             q: self.expression()?,
         })
-    }
-
-    /// Names alone are of no workload: an answer without rows would hide that.
-    fn workloads(&self) -> Result<Vec<String>, Problem> {
-        let workloads = self.list("workload")?;
-        match workloads.iter().find(|workload| !workload.contains('/')) {
-            None => Ok(workloads),
-            Some(other) => {
-                Err(Problem::parameter("workload", refused(other, "takes namespace/name")))
-            }
-        }
     }
 
     /// The ends asked for, as node ids of the graph of the same `group_by`.

@@ -82,4 +82,5 @@ fn workloads_are_those_with_which_an_edge_begins_or_ends() {
         sorted(served.of(&[("workload", "shop/app0,shop/app1")]).edges),
         of(&["app0", "app1"])
     );
+    assert!(served.of(&[("workload", "app0")]).edges.is_empty(), "of no namespace");
 }
