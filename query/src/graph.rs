@@ -251,8 +251,8 @@ fn nodes(mut faces: Faces<'_>, named: &[Named], edges: &[(Ends, Box<EdgeSums<'_>
 /// The edges of an end, which are the next ones.
 fn next_of<'e, E>(end: usize, edges: &mut &'e [(usize, E)]) -> &'e [(usize, E)] {
     let others = edges.iter().position(|(other, _)| *other != end).unwrap_or(edges.len());
-    let of_end;
-    (of_end, *edges) = edges.split_at(others);
+    let (of_end, rest) = edges.split_at(others);
+    *edges = rest;
     of_end
 }
 

@@ -4,7 +4,7 @@
 use std::fmt::{self, Formatter};
 use std::sync::LazyLock;
 
-use serde::de::{MapAccess, Visitor};
+use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 /// Each bucket is this much wider than the one before: 10 %, so its middle is within 5 % of all in it.
@@ -182,6 +182,9 @@ impl<'de> Deserialize<'de> for Histogram<'static> {
                 let buckets = map.size_hint().unwrap_or_default().min(MIDDLES_US.len());
                 let mut counts = Counts { first: 0, counts: Vec::with_capacity(2 * buckets) };
                 while let Some((bucket, samples)) = map.next_entry::<u16, u64>()? {
+                    if usize::from(bucket) >= BUCKETS {
+                        return Err(A::Error::custom("a bucket beyond all"));
+                    }
                     counts.add(bucket.into(), samples);
                 }
                 Ok(Histogram::Summed(counts))

@@ -194,15 +194,10 @@ fn filtering() -> Vec<Value> {
         from,
         to,
         parameter("group_by", "What a node of the graph is", &words(GroupBy::WORDS)),
-        list(
-            "namespace",
-            "Keep edges with either end in one of these",
-            &json!({ "type": "string" }),
-        ),
-        list(
+        names("namespace", "Keep edges with either end in one of these"),
+        names(
             "workload",
-            "Keep edges with either end of one of these workloads, as namespace/name",
-            &json!({ "type": "string" }),
+            "Keep edges with either end of one of these workloads, as namespace/name, or the name of what has no namespace",
         ),
         parameter("include", "Keep edges with either end's name or address matching", &pattern()),
         parameter(
@@ -330,12 +325,17 @@ fn parameter(name: &str, description: &str, schema: &Value) -> Value {
     json!({ "name": name, "in": "query", "description": description, "allowEmptyValue": true, "schema": schema })
 }
 
+/// A list of names. With commas between them they are a text, as one is.
+fn names(name: &str, description: &str) -> Value {
+    let item = json!({ "type": "string" });
+    let mut parameter = list(name, description, &item);
+    parameter["schema"] = json!({ "anyOf": [parameter["schema"], item] });
+    parameter
+}
+
 /// Repeated, or separated by commas.
 fn list(name: &str, description: &str, items: &Value) -> Value {
-    let several = json!({ "type": "array", "items": items, "maxItems": MAX_LIST });
-    // One name, and names with commas between them, are a text like others.
-    let is_text = *items == json!({ "type": "string" });
-    let schema = if is_text { json!({ "anyOf": [several, items] }) } else { several };
+    let schema = json!({ "type": "array", "items": items, "maxItems": MAX_LIST });
     let mut parameter =
         parameter(name, &format!("{description}; repeated, or separated by commas"), &schema);
     parameter["style"] = json!("form");

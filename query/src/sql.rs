@@ -15,6 +15,7 @@ mod first_seen;
 mod kept;
 mod listed;
 mod open;
+mod pairs;
 mod series;
 
 pub(crate) use binary::{Malformed, parse_rows};
@@ -26,12 +27,13 @@ pub(crate) use coverage_steps::{
 #[cfg(test)]
 pub(crate) use edges::SUMMED;
 pub(crate) use edges::{EdgeRow, edges};
-pub(crate) use ends::{EncodedEnd, End, Labels, MAX_LISTED, borrowed};
+pub(crate) use ends::{End, MAX_LISTED, borrowed};
 pub(crate) use first_seen::{FirstSeenRow, first_seen};
 pub(crate) use kept::{Kept, RankedRow, ranked};
 pub(crate) use listed::Listed;
 use open::open_connections;
 pub(crate) use open::{OpenRow, open_at, open_at_boundary};
+pub(crate) use pairs::{EncodedEnd, Labels};
 pub(crate) use series::{Places, SeriesRow, StatSums, TotalRow, series, totals};
 
 use crate::filter::Filter;
@@ -85,12 +87,8 @@ pub(crate) fn counted_within(tier: Tier, segments: &[Segment]) -> (&'static str,
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
-    use super::binary::tests::{write_length, write_string};
-    use super::binary::{Malformed, ReadRow, Values};
+    use super::binary::ReadRow;
     use super::*;
-    use crate::histogram::Histogram;
     use crate::planner::{Held, plan};
     use crate::window::Requested;
 
@@ -140,73 +138,6 @@ mod tests {
                     kept,
                 );
                 assert_eq!(answered(&boundary), open_columns, "{boundary}");
-            }
-        }
-    }
-
-    /// The row of an edge or of open connections, with so many Services.
-    fn row(services: usize, rest: &[u8]) -> Vec<u8> {
-        let mut row = Vec::new();
-        for _ in ["source", "target"] {
-            row.push(1);
-            (0..7).for_each(|_| write_string("name".as_bytes(), &mut row));
-            row.extend_from_slice(&[0; 16]);
-        }
-        row.extend_from_slice(&[1, 187, 1]);
-        write_length(services, &mut row);
-        (0..services).for_each(|_| write_string(b"shop/web", &mut row));
-        row.extend_from_slice(&[0, 0]);
-        row.extend_from_slice(rest);
-        row
-    }
-
-    /// What follows in the row of an edge: nothing but buckets.
-    fn sums(buckets: &[[u8; 10]]) -> Vec<u8> {
-        let mut rest = vec![0; 16];
-        for numbers in [SUMMED.len(), 3] {
-            write_length(numbers, &mut rest);
-            rest.resize(rest.len() + 8 * numbers, 0);
-        }
-        write_length(buckets.len(), &mut rest);
-        rest.extend(buckets.iter().flatten());
-        rest.push(0);
-        rest
-    }
-
-    #[test]
-    fn a_row_is_read_to_its_end_and_not_beyond() {
-        let one = [7, 0, 1, 0, 0, 0, 0, 0, 0, 0];
-        let written = row(2, &sums(&[one]));
-        let mut values = Values(&written);
-        let read = EdgeRow::read(&mut values).unwrap();
-        assert!(values.0.is_empty());
-        assert_eq!(read.labels.server_ports.told(), [443]);
-        assert_eq!(read.labels.services.told(), ["shop/web"]);
-        assert!(Histogram::Read(read.latency_buckets).quantiles_us([0.5]).is_some());
-        for end in 0..written.len() {
-            let cut = EdgeRow::read(&mut Values(&written[..end])).map(|_| ());
-            assert_eq!(cut, Err(Malformed::CutOff), "{end}");
-        }
-        let edge = |written: &[u8]| EdgeRow::read(&mut Values(written)).map(|_| ());
-        assert_eq!(edge(&row(2, &sums(&[one, one]))), Err(Malformed::Buckets));
-        let many = MAX_LISTED + 2;
-        assert_eq!(edge(&row(many, &sums(&[]))), Err(Malformed::Length(many)));
-        assert_eq!(edge(&row(many - 1, &sums(&[]))), Ok(()));
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_bytes_are_rows_or_malformed(
-            bytes in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>(), byte: u8
-        ) {
-            let mut changed = row(1, &sums(&[[7, 0, 1, 0, 0, 0, 0, 0, 0, 0]]));
-            *at.get_mut(&mut changed) = byte;
-            for bytes in [bytes.as_slice(), &changed, &[changed.as_slice(), &bytes].concat()] {
-                if let Ok(row) = EdgeRow::read(&mut Values(bytes)) {
-                    let _ = (row.source.end(), row.target.end());
-                    Histogram::Read(row.latency_buckets).merge(&Histogram::Read(row.first_response_buckets));
-                }
-                let _ = OpenRow::read(&mut Values(bytes));
             }
         }
     }

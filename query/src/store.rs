@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use clickhouse::query::Query;
 use clickhouse::{Row, RowOwned, RowRead};
 use flowtrail_schema::sql::Retention;
@@ -27,10 +27,10 @@ use crate::values;
 use crate::window::{Bounds, Requested, resolution_s};
 pub(crate) use evidence::Range;
 
-/// Rows that one statement may answer with: pairs of ends. About 1 kB each, and half as much again while they are folded.
+/// Rows that one statement may answer with: pairs of ends. About 1 kB each, and half as much again while they are
+/// folded.
 const MAX_RESULT_ROWS: u64 = 50_000;
-/// Bytes that one statement may answer with, for rows with long lists. An answer is kept until its graph is made, and
-/// twice while it is put together.
+/// Bytes that one statement may answer with, for rows with long lists. An answer is kept until its graph is made.
 const MAX_RESULT_BYTES: u64 = 64 << 20;
 /// Longest statement: one that names the edges and nodes of the largest `limit`, some 20 digits each, has about a
 /// megabyte.
@@ -354,7 +354,13 @@ async fn rows<T: RowOwned + RowRead>(query: Query) -> Result<Vec<T>, StoreError>
 
 /// A long answer, whole, for [`sql::parse_rows`].
 async fn bytes(query: Query) -> Result<Bytes, StoreError> {
-    Ok(clickhouse(query.fetch_bytes("RowBinaryWithNamesAndTypes")?.collect()).await?)
+    let mut cursor = query.fetch_bytes("RowBinaryWithNamesAndTypes")?;
+    // Put together as it comes: while ClickHouse writes the rest.
+    let mut answer = BytesMut::new();
+    while let Some(chunk) = clickhouse(cursor.next()).await? {
+        answer.extend_from_slice(&chunk);
+    }
+    Ok(answer.freeze())
 }
 
 /// The whole hours of a window, from the first's start to the last's end; none where these are equal.

@@ -30,7 +30,8 @@ run() {
     --max-examples "${OPENAPI_EXAMPLES:-50}" --seed 1 --no-color
 }
 
-# Any window; then the one that has the connections of the capture in it.
+# Any window; then the one that has the connections of the capture in it. What is not valid is refused in these ways:
+# by default, failing would do.
 cat >"$directory/any.toml" <<TOML
 [checks.negative_data_rejection]
 expected-statuses = [400, 404, 414]

@@ -76,7 +76,7 @@ pub(crate) struct Arguments {
     )]
     namespace: Vec<String>,
 
-    /// Keep edges with either end of one of these workloads, as namespace/name.
+    /// Keep edges with either end of one of these workloads, as namespace/name, or the name of what has no namespace.
     #[arg(long, env = "FLOWTRAIL_GRAPH_WORKLOAD", value_name = "NAME,…", help_heading = "Filters")]
     workload: Vec<String>,
 

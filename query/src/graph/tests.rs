@@ -102,6 +102,20 @@ fn rows_of_the_same_ends_become_one_edge() {
 }
 
 #[test]
+fn what_a_node_talks_with_itself_is_on_both_of_its_sides() {
+    let (nodes, edges) = of(vec![row("web", "web", 3), row("web", "db", 4)], 10);
+    let [db, web] = nodes.as_slice() else { panic!("{nodes:?}") };
+    assert_eq!((web.as_client.connections, web.as_server.connections), (7, 3));
+    assert_eq!(
+        web.as_server,
+        edges.iter().find(|edge| edge.source == edge.target).unwrap().traffic
+    );
+    assert_eq!((db.as_client.connections, db.as_server.connections), (0, 4));
+    assert_eq!(web.addresses, ["192.0.2.3", "192.0.2.4"]);
+    assert_eq!(db.addresses, ["192.0.2.5"]);
+}
+
+#[test]
 fn open_connections_count_although_they_were_silent() {
     let mut folded = Folded::new(GroupBy::Workload);
     folded.add_edge(row("web", "db", 2)).unwrap();
@@ -169,6 +183,23 @@ proptest! {
         prop_assert_eq!(edge_ids.len(), edges.len());
         let ends: BTreeSet<_> = edges.iter().flat_map(|edge| [&edge.source, &edge.target]).collect();
         prop_assert_eq!(&ends, &ids);
+        for node in &nodes {
+            let of = |edge: &Edge, is_client: bool| {
+                *if is_client { &edge.source } else { &edge.target } == node.id
+            };
+            for (is_client, told) in [(true, &node.as_client), (false, &node.as_server)] {
+                let of_it: Vec<_> = edges.iter().filter(|edge| of(edge, is_client)).collect();
+                let sum = |of: fn(&Traffic) -> u64| -> (u64, u64) {
+                    (of_it.iter().map(|edge| of(&edge.traffic)).sum(), of(told))
+                };
+                let sums = [
+                    sum(|traffic| traffic.connections),
+                    sum(|traffic| traffic.sent.bytes),
+                    sum(|traffic| traffic.latency.count),
+                ];
+                prop_assert!(sums.iter().all(|(sum, told)| sum == told), "{}: {sums:?}", node.id);
+            }
+        }
         let own = edges.iter().filter(|edge| &*edge.source != "other" && &*edge.target != "other");
         prop_assert!(own.count() <= limit);
         for sum in [

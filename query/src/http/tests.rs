@@ -82,7 +82,8 @@ fn what_the_store_says_stays_in_the_log() {
         assert_eq!(problem.status, status, "{text}");
         assert!(!problem.detail.contains("Exception"), "{}", problem.detail);
     }
-    let malformed = store_problem(&Malformed::Columns("[hidden]".to_owned()).into());
+    let (told, expected) = ("hidden".to_owned(), "hidden".to_owned());
+    let malformed = store_problem(&Malformed::Columns { told, expected }.into());
     assert_eq!(malformed.status, 500);
     assert!(malformed.detail.contains("cannot be read") && !malformed.detail.contains("hidden"));
 }

@@ -30,8 +30,8 @@ pub(crate) enum Malformed {
     Length(usize),
     #[error("buckets of a histogram that do not ascend, or are none")]
     Buckets,
-    #[error("the columns {0}")]
-    Columns(String),
+    #[error("the columns are {told}, not {expected}")]
+    Columns { told: String, expected: String },
 }
 
 /// The rows of an answer.
@@ -50,7 +50,8 @@ pub(crate) fn parse_rows<'a, R: ReadRow<'a>>(answer: &'a [u8]) -> Result<Rows<'a
     let told: Vec<_> = names.into_iter().zip(types).collect();
     let expected = R::COLUMNS.iter().copied();
     if !told.iter().map(|(name, kind)| (*name, kind.as_str())).eq(expected) {
-        return Err(Malformed::Columns(format!("{told:?}")));
+        let (told, expected) = (format!("{told:?}"), format!("{:?}", R::COLUMNS));
+        return Err(Malformed::Columns { told, expected });
     }
     Ok(Rows { values, row: PhantomData })
 }
@@ -106,6 +107,15 @@ impl<'a> Values<'a> {
     pub(super) fn list<const N: usize>(&mut self) -> Result<&'a [[u8; N]], Malformed> {
         let bytes = self.length()?.checked_mul(N).ok_or(Malformed::CutOff)?;
         Ok(self.take(bytes)?.as_chunks().0)
+    }
+
+    /// The same, of so many at most.
+    pub(super) fn short_list<const N: usize>(
+        &mut self,
+        most: usize,
+    ) -> Result<&'a [[u8; N]], Malformed> {
+        let list = self.list()?;
+        if list.len() > most { Err(Malformed::Length(list.len())) } else { Ok(list) }
     }
 
     /// An `Array(UInt64)` of so many.
@@ -239,7 +249,10 @@ pub(crate) mod tests {
             &[low[0], ("sum", "Array(UInt64)")],
             &[low[0], low[1], low[1]],
         ] {
-            assert!(matches!(read(&answer(other, &[])), Err(Malformed::Columns(_))), "{other:?}");
+            assert!(
+                matches!(read(&answer(other, &[])), Err(Malformed::Columns { .. })),
+                "{other:?}"
+            );
         }
         for length in [0, 1, 3] {
             let row = ("a".to_owned(), vec![1; length]);

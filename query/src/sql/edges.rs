@@ -1,8 +1,8 @@
 //! The edges of a window, summed.
 
 use super::binary::{Malformed, ReadRow, Values};
-use super::ends::{EncodedEnd, Labels, pair_columns};
 use super::kept::{self, telling};
+use super::pairs::{EncodedEnd, Labels, pair_columns};
 use super::{Detail, Kept, counted_within, ends, table};
 use crate::histogram::{Buckets, bucket_sql};
 use crate::params::GroupBy;

@@ -3,8 +3,6 @@
 
 use std::net::Ipv6Addr;
 
-use super::binary::{Malformed, Values};
-use super::listed::Listed;
 use crate::params::GroupBy;
 
 /// Ports, Services and addresses listed of one edge or node: what a person reads. One more is
@@ -22,89 +20,6 @@ pub(crate) fn borrowed<T: AsRef<str>>(end: &End<T>) -> End<&str> {
         [namespace, workload_kind, workload, name, node, of, service].map(AsRef::as_ref);
     (*kind, namespace, workload_kind, workload, name, node, of, service, *address)
 }
-
-/// An [`End`] where it was read: the same bytes for the same end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct EncodedEnd<'a>(&'a [u8]);
-
-impl<'a> EncodedEnd<'a> {
-    pub(super) fn read(values: &mut Values<'a>) -> Result<Self, Malformed> {
-        let bytes = values.bytes_of(|values| {
-            values.skip(size_of::<i8>())?;
-            for _ in 0..TEXTS {
-                values.string()?;
-            }
-            values.skip(size_of::<Ipv6Addr>())
-        })?;
-        Ok(Self(bytes))
-    }
-
-    pub(crate) fn end(self) -> Result<End<&'a str>, Malformed> {
-        let mut values = Values(self.0);
-        let [kind] = values.array()?;
-        let mut texts = [""; TEXTS];
-        for text in &mut texts {
-            *text = values.text()?;
-        }
-        let [namespace, workload_kind, workload, name, node, of, service] = texts;
-        let address = values.array()?.into();
-        let kind = i8::from_le_bytes([kind]);
-        Ok((kind, namespace, workload_kind, workload, name, node, of, service, address))
-    }
-}
-
-/// The texts of an [`End`].
-const TEXTS: usize = PARTS.len() - 2;
-
-/// What is listed of a pair of ends.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Labels<'a> {
-    pub(crate) server_ports: Listed<[u16; 8]>,
-    pub(crate) services: Listed<[&'a str; 1]>,
-    pub(crate) client_addresses: Listed<[Ipv6Addr; 1]>,
-    pub(crate) server_addresses: Listed<[Ipv6Addr; 1]>,
-}
-
-impl<'a> Labels<'a> {
-    pub(super) fn read(values: &mut Values<'a>) -> Result<Self, Malformed> {
-        let server_ports = values.list()?.iter().map(|port| u16::from_le_bytes(*port)).collect();
-        let services = values.length()?;
-        if services > MAX_LISTED + 1 {
-            return Err(Malformed::Length(services));
-        }
-        let services = (0..services).map(|_| values.text()).collect::<Result<_, _>>()?;
-        let mut addresses = || Ok(values.list()?.iter().map(|octets| (*octets).into()).collect());
-        let (client_addresses, server_addresses) = (addresses()?, addresses()?);
-        Ok(Self { server_ports, services, client_addresses, server_addresses })
-    }
-
-    pub(crate) fn merge(&mut self, other: &Self) {
-        self.server_ports.add(&other.server_ports);
-        self.services.add(&other.services);
-        self.client_addresses.add(&other.client_addresses);
-        self.server_addresses.add(&other.server_addresses);
-    }
-}
-
-/// The columns of two [`EncodedEnd`]s and their [`Labels`], and others.
-macro_rules! pair_columns {
-    ($($column:expr),+) => {
-        &[
-            ("source", $crate::sql::ends::END_TYPE),
-            ("target", $crate::sql::ends::END_TYPE),
-            ("server_ports", "Array(UInt16)"),
-            ("services", "Array(String)"),
-            ("client_addresses", "Array(IPv6)"),
-            ("server_addresses", "Array(IPv6)"),
-            $($column),+
-        ]
-    };
-}
-pub(super) use pair_columns;
-
-/// See [`pair_columns`].
-pub(super) const END_TYPE: &str =
-    "Tuple(Int8, String, String, String, String, String, String, String, IPv6)";
 
 /// The parts of an [`End`], in its order.
 const PARTS: [&str; 9] = [
@@ -317,50 +232,5 @@ fn listed_address(side: &str, group_by: GroupBy) -> String {
     match group_by {
         GroupBy::Pod | GroupBy::Ip => format!("{side}_real_ip"),
         _ => format!("if({side}_workload = '', {side}_real_ip, {NO_ADDRESS})"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::binary::tests::write_string;
-    use super::*;
-
-    impl EncodedEnd<'static> {
-        /// As ClickHouse writes it; never freed.
-        pub(crate) fn of(end: &End<&str>) -> Self {
-            let (kind, namespace, workload_kind, workload, name, node, of, service, address) = end;
-            let mut bytes = kind.to_le_bytes().to_vec();
-            for text in [namespace, workload_kind, workload, name, node, of, service] {
-                write_string(text.as_bytes(), &mut bytes);
-            }
-            bytes.extend_from_slice(&address.octets());
-            Self(bytes.leak())
-        }
-    }
-
-    #[test]
-    fn an_end_is_read_as_it_was_written() {
-        let long = "x".repeat(300);
-        for name in ["", "web-1", &long] {
-            let address = "2001:db8::7".parse().unwrap();
-            let end = (-3, "shop", "Deployment", "web", name, "n1", "of", "service", address);
-            let encoded = EncodedEnd::of(&end);
-            assert_eq!(encoded.end(), Ok(end));
-            let mut values = Values(encoded.0);
-            assert_eq!(EncodedEnd::read(&mut values), Ok(encoded));
-            assert!(values.0.is_empty());
-            for bytes in 0..encoded.0.len() {
-                let mut cut = Values(&encoded.0[..bytes]);
-                assert_eq!(EncodedEnd::read(&mut cut), Err(Malformed::CutOff), "{bytes}");
-            }
-        }
-    }
-    #[test]
-    fn a_name_that_is_not_utf8_is_malformed() {
-        let mut bytes = vec![1];
-        (0..TEXTS).for_each(|_| write_string(&[0xff], &mut bytes));
-        bytes.extend_from_slice(&Ipv6Addr::LOCALHOST.octets());
-        let end = EncodedEnd::read(&mut Values(&bytes)).unwrap();
-        assert_eq!(end.end(), Err(Malformed::NotText));
     }
 }

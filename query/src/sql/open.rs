@@ -1,8 +1,8 @@
 //! The connections open at an instant.
 
 use super::binary::{Malformed, ReadRow, Values};
-use super::ends::{EncodedEnd, Labels, pair_columns};
 use super::kept::{self, telling};
+use super::pairs::{EncodedEnd, Labels, pair_columns};
 use super::{Detail, Kept, ends, table};
 use crate::params::GroupBy;
 use crate::planner::Tier;

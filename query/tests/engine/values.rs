@@ -143,3 +143,20 @@ fn what_there_are_no_values_of_is_not_found() {
         problem.detail
     );
 }
+
+#[test]
+fn a_workload_without_a_namespace_is_asked_for_by_its_name_alone() {
+    let served = served("values_bare");
+    let bare = FlowRow {
+        opened: 2,
+        server_namespace: String::new(),
+        server_workload: "lonely".to_owned(),
+        ..row(T0, 1)
+    };
+    served.insert("flows", &[bare, FlowRow { opened: 1, ..row(T0, 2) }]);
+    let workloads = served.values("workloads", T0, T0 + 60, &[]).0;
+    assert!(workloads.contains(&("lonely".to_owned(), 2)), "{workloads:?}");
+    let graph = served.graph(T0, T0 + 60, &[("workload", "lonely")]);
+    let [edge] = graph.edges.as_slice() else { panic!("{graph:?}") };
+    assert_eq!((edge.traffic.opened, &*edge.target), (2, "workload:StatefulSet/lonely"));
+}
