@@ -140,8 +140,15 @@ fn question(summary: &str, parameters: Vec<Value>, answer: &Value) -> Value {
         "304".to_owned(),
         json!({ "description": "The caller has the answer (If-None-Match)" }),
     );
-    for status in ["400", "401", "403", "414", "421", "422", "429", "500", "503", "504"] {
+    for status in ["400", "401", "403", "421", "422", "429", "500", "503", "504"] {
         responses.insert(status.to_owned(), json!({ "$ref": "#/components/responses/Problem" }));
+    }
+    // Beyond 64 KiB HTTP refuses by itself: nothing of the service has seen the request.
+    for (status, description) in [
+        ("414", "The URL is longer than 32 KiB: a problem; of 64 KiB or more, without a body"),
+        ("431", "The head of the request is larger than 64 KiB; without a body"),
+    ] {
+        responses.insert(status.to_owned(), json!({ "description": description }));
     }
     json!({ "summary": summary, "parameters": parameters, "responses": responses, "security": security() })
 }
@@ -325,12 +332,9 @@ fn parameter(name: &str, description: &str, schema: &Value) -> Value {
     json!({ "name": name, "in": "query", "description": description, "allowEmptyValue": true, "schema": schema })
 }
 
-/// A list of names. With commas between them they are a text, as one is.
+/// A list of names: of whatever texts.
 fn names(name: &str, description: &str) -> Value {
-    let item = json!({ "type": "string" });
-    let mut parameter = list(name, description, &item);
-    parameter["schema"] = json!({ "anyOf": [parameter["schema"], item] });
-    parameter
+    list(name, description, &json!({ "type": "string" }))
 }
 
 /// Repeated, or separated by commas.
