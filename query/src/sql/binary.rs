@@ -1,6 +1,6 @@
 //! `RowBinaryWithNamesAndTypes`, read where it is: for answers of thousands of rows, each of some hundred values. The
-//! clickhouse crate reads such through serde, one value at a time, into values of their own, which takes several times
-//! as long. Here rows borrow of the answer, whose names and types of columns are compared with those of the rows once.
+//! clickhouse crate reads such through serde, one value at a time, into values of their own, which takes more than
+//! twice as long. Here rows borrow of the answer, whose names and types of columns are compared with those of the rows once.
 
 use std::marker::PhantomData;
 
