@@ -35,7 +35,7 @@ pub(crate) use sums::{Measure, Sums};
 use crate::answer::{Edge, Node, Traffic};
 use crate::expression::Expression;
 use crate::params::{GroupBy, Stat};
-use crate::sql::{EdgeRow, Labels, Listed, Malformed, OpenRow};
+use crate::sql::{EdgeRow, Labels, Listed, Malformed, OpenRow, Pair};
 
 /// Nodes of an edge, client first: by number, then by their place in the order of ids.
 type Ends = (usize, usize);
@@ -66,11 +66,11 @@ impl<'a> Folded<'a> {
     /// # Errors
     /// If an end is malformed.
     pub(crate) fn add_edge(&mut self, row: EdgeRow<'a>) -> Result<(), Malformed> {
-        let ends = (self.faces.of(row.source)?, self.faces.of(row.target)?);
+        let ends = self.ends(&row.pair)?;
         let sums = EdgeSums {
             sums: Sums::of(&row),
             seen: Some((row.first_seen_ms, row.last_seen_ms)),
-            labels: row.labels,
+            labels: row.pair.labels,
         };
         match self.edges.entry(ends) {
             Entry::Vacant(place) => {
@@ -91,7 +91,7 @@ impl<'a> Folded<'a> {
         at_start: bool,
         at_end: bool,
     ) -> Result<(), Malformed> {
-        let ends = (self.faces.of(row.source)?, self.faces.of(row.target)?);
+        let ends = self.ends(&row.pair)?;
         let edge = self.edges.entry(ends).or_default();
         if at_start {
             edge.sums.connections += row.connections;
@@ -100,8 +100,12 @@ impl<'a> Folded<'a> {
         if at_end {
             edge.sums.open += row.connections;
         }
-        edge.labels.merge(&row.labels);
+        edge.labels.merge(&row.pair.labels);
         Ok(())
+    }
+
+    fn ends(&mut self, pair: &Pair<'a>) -> Result<Ends, Malformed> {
+        Ok((self.faces.of(pair.source)?, self.faces.of(pair.target)?))
     }
 
     /// The graph: of the edges whose sums `q` keeps at most `limit` of their own, ranked by `stat`, and the folded

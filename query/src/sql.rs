@@ -33,7 +33,7 @@ pub(crate) use kept::{Kept, RankedRow, ranked};
 pub(crate) use listed::Listed;
 use open::open_connections;
 pub(crate) use open::{OpenRow, open_at, open_at_boundary};
-pub(crate) use pairs::{EncodedEnd, Labels};
+pub(crate) use pairs::{EncodedEnd, Labels, Pair};
 pub(crate) use series::{Places, SeriesRow, StatSums, TotalRow, series, totals};
 
 use crate::filter::Filter;

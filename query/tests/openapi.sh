@@ -26,7 +26,8 @@ window=${graph#*\?}
 # What the description cannot say of valid values, the service refuses: a window that ends before it begins, or
 # a regular expression that is none.
 run() {
-  SCHEMATHESIS_HOOKS=openapi_hooks PYTHONPATH=query/tests PYTHONDONTWRITEBYTECODE=1 "$schemathesis" --config-file "$1" run "${graph%/api/*}/openapi.json" --exclude-checks positive_data_acceptance \
+  SCHEMATHESIS_HOOKS=openapi_hooks PYTHONPATH=query/tests PYTHONDONTWRITEBYTECODE=1 \
+    "$schemathesis" --config-file "$1" run "${graph%/api/*}/openapi.json" --exclude-checks positive_data_acceptance \
     --max-examples "${OPENAPI_EXAMPLES:-50}" --seed 1 --no-color
 }
 

@@ -41,13 +41,15 @@ pub(crate) fn row<'a>(source: &'a str, target: &'a str, connections: u64) -> Edg
         }
     };
     EdgeRow {
-        source: workload(source),
-        target: workload(target),
-        labels: Labels {
-            server_ports: [443].into_iter().collect(),
-            services: [target].into_iter().collect(),
-            client_addresses: address(connections),
-            server_addresses: address(connections + 1),
+        pair: Pair {
+            source: workload(source),
+            target: workload(target),
+            labels: Labels {
+                server_ports: [443].into_iter().collect(),
+                services: [target].into_iter().collect(),
+                client_addresses: address(connections),
+                server_addresses: address(connections + 1),
+            },
         },
         first_seen_ms: 1_000 + connections as i64,
         last_seen_ms: 9_000 + connections as i64,
@@ -59,8 +61,8 @@ pub(crate) fn row<'a>(source: &'a str, target: &'a str, connections: u64) -> Edg
 }
 
 fn open<'a>(source: &'a str, target: &'a str, connections: u64) -> OpenRow<'a> {
-    let EdgeRow { source, target, labels, .. } = row(source, target, connections);
-    OpenRow { source, target, labels, at_s: 0, connections, inferred: connections }
+    let EdgeRow { pair, .. } = row(source, target, connections);
+    OpenRow { pair, at_s: 0, connections, inferred: connections }
 }
 
 /// The graph of some sums between workloads.
@@ -151,7 +153,7 @@ fn beyond_the_limit_all_is_kept_under_other() {
 #[test]
 fn long_lists_say_that_there_is_more() {
     let mut long = row("web", "db", 1);
-    long.labels.server_ports = (1..=MAX_LISTED as u16 + 1).collect();
+    long.pair.labels.server_ports = (1..=MAX_LISTED as u16 + 1).collect();
     let (_, edges) = of(vec![long, row("web", "db", 1)], 10);
     assert_eq!(edges[0].server_ports.len(), MAX_LISTED);
     assert!(edges[0].more);

@@ -105,8 +105,7 @@ impl<'a> Values<'a> {
 
     /// An array or a map: so many of values of `N` bytes each.
     pub(super) fn list<const N: usize>(&mut self) -> Result<&'a [[u8; N]], Malformed> {
-        let bytes = self.length()?.checked_mul(N).ok_or(Malformed::CutOff)?;
-        Ok(self.take(bytes)?.as_chunks().0)
+        self.short_list(usize::MAX)
     }
 
     /// The same, of so many at most.
@@ -114,8 +113,8 @@ impl<'a> Values<'a> {
         &mut self,
         most: usize,
     ) -> Result<&'a [[u8; N]], Malformed> {
-        let list = self.list()?;
-        if list.len() > most { Err(Malformed::Length(list.len())) } else { Ok(list) }
+        let bytes = self.short_length(most)?.checked_mul(N).ok_or(Malformed::CutOff)?;
+        Ok(self.take(bytes)?.as_chunks().0)
     }
 
     /// An `Array(UInt64)` of so many.
@@ -133,6 +132,12 @@ impl<'a> Values<'a> {
     pub(super) fn string(&mut self) -> Result<&'a [u8], Malformed> {
         let bytes = self.length()?;
         self.take(bytes)
+    }
+
+    /// A length of so much at most.
+    pub(super) fn short_length(&mut self, most: usize) -> Result<usize, Malformed> {
+        let length = self.length()?;
+        if length > most { Err(Malformed::Length(length)) } else { Ok(length) }
     }
 
     /// A length: LEB128, here of 35 bits at most.

@@ -2,7 +2,7 @@
 
 use super::binary::{Malformed, ReadRow, Values};
 use super::kept::{self, telling};
-use super::pairs::{EncodedEnd, Labels, pair_columns};
+use super::pairs::{Pair, pair_columns};
 use super::{Detail, Kept, counted_within, ends, table};
 use crate::histogram::{Buckets, bucket_sql};
 use crate::params::GroupBy;
@@ -53,9 +53,7 @@ const LARGEST: [&str; 3] = ["duration_max_us", "syn_to_synack_max_us", "first_re
 /// The primary rows of a window, summed: as they are where they were read.
 #[derive(Clone, Debug)]
 pub(crate) struct EdgeRow<'a> {
-    pub(crate) source: EncodedEnd<'a>,
-    pub(crate) target: EncodedEnd<'a>,
-    pub(crate) labels: Labels<'a>,
+    pub(crate) pair: Pair<'a>,
     pub(crate) first_seen_ms: i64,
     pub(crate) last_seen_ms: i64,
     /// Of [`SUMMED`].
@@ -78,9 +76,7 @@ impl<'a> ReadRow<'a> for EdgeRow<'a> {
 
     fn read(values: &mut Values<'a>) -> Result<Self, Malformed> {
         Ok(Self {
-            source: EncodedEnd::read(values)?,
-            target: EncodedEnd::read(values)?,
-            labels: Labels::read(values)?,
+            pair: Pair::read(values)?,
             first_seen_ms: i64::from_le_bytes(values.array()?),
             last_seen_ms: i64::from_le_bytes(values.array()?),
             sums: values.numbers()?,

@@ -2,7 +2,7 @@
 
 use super::binary::{Malformed, ReadRow, Values};
 use super::kept::{self, telling};
-use super::pairs::{EncodedEnd, Labels, pair_columns};
+use super::pairs::{Pair, pair_columns};
 use super::{Detail, Kept, ends, table};
 use crate::params::GroupBy;
 use crate::planner::Tier;
@@ -11,9 +11,7 @@ use crate::window::minute_before;
 /// The connections of a pair of ends that are open at an instant: as they are where they were read.
 #[derive(Debug)]
 pub(crate) struct OpenRow<'a> {
-    pub(crate) source: EncodedEnd<'a>,
-    pub(crate) target: EncodedEnd<'a>,
-    pub(crate) labels: Labels<'a>,
+    pub(crate) pair: Pair<'a>,
     /// The instant, seconds since the epoch.
     pub(crate) at_s: u32,
     pub(crate) connections: u64,
@@ -26,9 +24,7 @@ impl<'a> ReadRow<'a> for OpenRow<'a> {
 
     fn read(values: &mut Values<'a>) -> Result<Self, Malformed> {
         Ok(Self {
-            source: EncodedEnd::read(values)?,
-            target: EncodedEnd::read(values)?,
-            labels: Labels::read(values)?,
+            pair: Pair::read(values)?,
             at_s: u32::from_le_bytes(values.array()?),
             connections: u64::from_le_bytes(values.array()?),
             inferred: u64::from_le_bytes(values.array()?),

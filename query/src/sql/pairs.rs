@@ -11,7 +11,7 @@ use super::listed::Listed;
 pub(crate) struct EncodedEnd<'a>(&'a [u8]);
 
 impl<'a> EncodedEnd<'a> {
-    pub(super) fn read(values: &mut Values<'a>) -> Result<Self, Malformed> {
+    fn read(values: &mut Values<'a>) -> Result<Self, Malformed> {
         let bytes = values.bytes_of(|values| {
             values.skip(size_of::<i8>())?;
             for _ in 0..TEXTS {
@@ -39,6 +39,24 @@ impl<'a> EncodedEnd<'a> {
 /// The texts of an [`End`].
 const TEXTS: usize = 7;
 
+/// What rows of pairs of ends begin with.
+#[derive(Clone, Debug)]
+pub(crate) struct Pair<'a> {
+    pub(crate) source: EncodedEnd<'a>,
+    pub(crate) target: EncodedEnd<'a>,
+    pub(crate) labels: Labels<'a>,
+}
+
+impl<'a> Pair<'a> {
+    pub(super) fn read(values: &mut Values<'a>) -> Result<Self, Malformed> {
+        Ok(Self {
+            source: EncodedEnd::read(values)?,
+            target: EncodedEnd::read(values)?,
+            labels: Labels::read(values)?,
+        })
+    }
+}
+
 /// What is listed of a pair of ends.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Labels<'a> {
@@ -49,15 +67,12 @@ pub(crate) struct Labels<'a> {
 }
 
 impl<'a> Labels<'a> {
-    pub(super) fn read(values: &mut Values<'a>) -> Result<Self, Malformed> {
+    fn read(values: &mut Values<'a>) -> Result<Self, Malformed> {
         const MOST: usize = MAX_LISTED + 1;
         let ports = values.short_list(MOST)?.iter();
         let server_ports = ports.map(|port| u16::from_le_bytes(*port)).collect();
-        let services = values.length()?;
-        if services > MOST {
-            return Err(Malformed::Length(services));
-        }
-        let services = (0..services).map(|_| values.text()).collect::<Result<_, _>>()?;
+        let services =
+            (0..values.short_length(MOST)?).map(|_| values.text()).collect::<Result<_, _>>()?;
         let mut addresses =
             || Ok(values.short_list(MOST)?.iter().map(|octets| (*octets).into()).collect());
         let (client_addresses, server_addresses) = (addresses()?, addresses()?);
@@ -72,7 +87,7 @@ impl<'a> Labels<'a> {
     }
 }
 
-/// The columns of two [`EncodedEnd`]s and their [`Labels`], and others.
+/// The columns of a [`Pair`], and others.
 macro_rules! pair_columns {
     ($($column:expr),+) => {
         &[
@@ -181,11 +196,14 @@ mod tests {
         let mut values = Values(&written);
         let read = EdgeRow::read(&mut values).unwrap();
         assert!(values.0.is_empty());
-        assert_eq!((read.source.end().unwrap().1, read.target.end().unwrap().1), ("web", "api"));
-        assert_eq!(read.labels.server_ports.told(), [443]);
-        assert_eq!(read.labels.services.told(), ["shop/web"]);
-        assert_eq!(read.labels.client_addresses.told(), [Ipv6Addr::from([1; 16])]);
-        assert_eq!(read.labels.server_addresses.told(), [Ipv6Addr::from([2; 16])]);
+        assert_eq!(
+            (read.pair.source.end().unwrap().1, read.pair.target.end().unwrap().1),
+            ("web", "api")
+        );
+        assert_eq!(read.pair.labels.server_ports.told(), [443]);
+        assert_eq!(read.pair.labels.services.told(), ["shop/web"]);
+        assert_eq!(read.pair.labels.client_addresses.told(), [Ipv6Addr::from([1; 16])]);
+        assert_eq!(read.pair.labels.server_addresses.told(), [Ipv6Addr::from([2; 16])]);
         assert_eq!((read.first_seen_ms, read.last_seen_ms), (1, 2));
         assert_eq!((read.sums[0], read.sums[SUMMED.len() - 1]), (3, 30));
         assert_eq!(read.largest, [31, 32, 33]);
@@ -221,7 +239,7 @@ mod tests {
             *at.get_mut(&mut changed) = byte;
             for bytes in [bytes.as_slice(), &changed, &[changed.as_slice(), &bytes].concat()] {
                 if let Ok(row) = EdgeRow::read(&mut Values(bytes)) {
-                    let _ = (row.source.end(), row.target.end());
+                    let _ = (row.pair.source.end(), row.pair.target.end());
                     let first_response = Histogram::Read(row.first_response_buckets);
                     Histogram::Read(row.latency_buckets).merge(&first_response);
                 }
